@@ -1,0 +1,41 @@
+"""Train and evaluate QDFormer, with all of Detectron2's flags.
+
+    train_net.py --config-file configs/qdformer_swin_t.yaml [--eval-only] [--resume] [KEY VALUE ...]
+"""
+
+import sys
+
+from detectron2.engine import default_argument_parser, launch
+
+import qdformer.qdformer  # noqa: F401  (registers the meta-architectures)
+from qdformer.engine.checkpointer import AVSCheckpointer
+from qdformer.engine.setup import setup
+from qdformer.engine.trainer import Trainer
+from qdformer.errors import InputError
+
+
+def main(args):
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = AVSCheckpointer(model, cfg.OUTPUT_DIR, complete=True)
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        return Trainer.test(cfg, model)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+if __name__ == "__main__":
+    arguments = default_argument_parser(epilog=__doc__).parse_args()
+    try:
+        launch(
+            main,
+            arguments.num_gpus,
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+            args=(arguments,),
+        )
+    except InputError as error:
+        sys.exit(f"train_net.py: {error}")

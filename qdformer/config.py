@@ -1,0 +1,116 @@
+"""Every config key that QDFormer adds to Detectron2's, with its unit and the paper's symbol."""
+
+from detectron2.config import CfgNode as CN
+
+
+def add_qdformer_config(cfg: CN) -> None:
+    """Declare QDFormer's keys in ``cfg``, with the paper's values as defaults.
+
+    Args:
+        cfg: a config from ``detectron2.config.get_cfg()``; changed in place.
+    """
+    # Folders under $DETECTRON2_DATASETS (or absolute paths) that hold AVSBench's trees; each registers
+    # <folder name>_{s4,ms3,avss}_{train,val,test}. "avsbench" itself is always registered.
+    cfg.DATASETS.AVS_ROOTS = ()
+
+    # Frames of a training clip, T (Tab. B). At inference every clip keeps its own length.
+    cfg.INPUT.NUM_FRAMES = 5
+    # Seconds between the starts of two log-mel examples; 0.96 as AVSBench, 1.0 in step with the frames.
+    cfg.INPUT.AUDIO_HOP = 0.96
+    # In training, the sound is made louder or softer by up to this many dB.
+    cfg.INPUT.AUDIO_GAIN = 0.0
+    # In training, the frames' brightness, contrast and saturation change by up to this fraction.
+    cfg.INPUT.COLOR_JITTER = 0.0
+
+    _add_model_config(cfg)
+
+    # Learning rate of the visual backbone, as a fraction of BASE_LR.
+    cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
+    # Clips of the evaluated set that are drawn beside their ground truth after each evaluation.
+    cfg.TEST.NUM_SHEETS = 4
+
+
+def _add_model_config(cfg: CN) -> None:
+    cfg.MODEL.META_ARCHITECTURE = "QDFormer"
+
+    # timm's name of the backbone that build_timm_backbone makes.
+    cfg.MODEL.TIMM = CN()
+    cfg.MODEL.TIMM.NAME = "swin_tiny_patch4_window7_224"
+    # Its maps: res2 (stride 4) to res5 (stride 32).
+    cfg.MODEL.TIMM.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    # Stochastic depth in training.
+    cfg.MODEL.TIMM.DROP_PATH_RATE = 0.2
+
+    # VGGish: channels of the four convolution stages and widths of the linear layers.
+    cfg.MODEL.AUDIO = CN()
+    cfg.MODEL.AUDIO.CONV_DIMS = [64, 128, 256, 512]
+    cfg.MODEL.AUDIO.FC_DIMS = [4096, 4096, 128]
+    # Normalisation after each convolution ("BN" helps from random weights; released weights want "").
+    cfg.MODEL.AUDIO.NORM = ""
+    # File with VGGish's released weights; empty starts from random ones.
+    cfg.MODEL.AUDIO.WEIGHTS = ""
+    # Keep VGGish as it is. Needs AUDIO.WEIGHTS: random weights are always trained.
+    cfg.MODEL.AUDIO.FREEZE = True
+
+    cfg.MODEL.QDFORMER = CN()
+    # Classes without background; 0 takes those of the data set.
+    cfg.MODEL.QDFORMER.NUM_CLASSES = 0
+    # C = C_v = C_e = C_q.
+    cfg.MODEL.QDFORMER.HIDDEN_DIM = 256
+    # Heads of every attention.
+    cfg.MODEL.QDFORMER.NUM_HEADS = 8
+    # Hidden channels of every feed-forward net.
+    cfg.MODEL.QDFORMER.DIM_FEEDFORWARD = 1024
+    # N, tokens that a sound is decomposed into (Tab. E).
+    cfg.MODEL.QDFORMER.NUM_TOKENS = 5
+    # Layers of the three transformer decoders (Tab. C).
+    cfg.MODEL.QDFORMER.DECODER_LAYERS = 3
+    # Tab. 2: quantise the tokens (row 4), recombine them with the visual features (row 5), calibrate
+    # them frame by frame (row 6). Row 1 is META_ARCHITECTURE "QDFormerBaseline".
+    cfg.MODEL.QDFORMER.QUANTIZATION = True
+    cfg.MODEL.QDFORMER.RECOMBINATION = True
+    cfg.MODEL.QDFORMER.LOCAL_CALIBRATION = True
+    # Supervise every layer of the mask decoder in training, not only the last one.
+    cfg.MODEL.QDFORMER.DEEP_SUPERVISION = True
+    # Train background as a class of its own.
+    cfg.MODEL.QDFORMER.BACKGROUND_CLASS = False
+
+    # Deformable encoder: layers, points a head samples in each map, and how many frames before and
+    # after its own a query samples (0: every frame for itself).
+    cfg.MODEL.QDFORMER.ENCODER = CN()
+    cfg.MODEL.QDFORMER.ENCODER.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.QDFORMER.ENCODER.LAYERS = 3
+    cfg.MODEL.QDFORMER.ENCODER.NUM_POINTS = 4
+    cfg.MODEL.QDFORMER.ENCODER.TEMPORAL_WINDOW = 1
+
+    # K, codewords (Tab. F).
+    cfg.MODEL.QDFORMER.CODEBOOK = CN()
+    cfg.MODEL.QDFORMER.CODEBOOK.NUM_CODES = 128
+    # lambda_com of Eq. 9.
+    cfg.MODEL.QDFORMER.CODEBOOK.COMMITMENT = 0.5
+    # "gradient": the first term of Eq. 9 moves the codewords; "ema": a moving average does.
+    cfg.MODEL.QDFORMER.CODEBOOK.UPDATE = "gradient"
+    # Of the moving averages, per iteration.
+    cfg.MODEL.QDFORMER.CODEBOOK.DECAY = 0.99
+    # Compare tokens and codewords on the unit sphere. Eq. 9 as it is written: False.
+    cfg.MODEL.QDFORMER.CODEBOOK.UNIT_NORM = True
+    # Iterations in which the tokens turn from continuous to quantised. Eq. 9 as it is written: 0.
+    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0
+    # Codewords used below this fraction of 1 / K come back at a token. Eq. 9 as it is written: 0.
+    cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW = 0.1
+
+    # Loss weights: lambda_quant, lambda_cls, lambda_focal, lambda_dice, lambda_L1, lambda_giou.
+    cfg.MODEL.QDFORMER.LOSS = CN()
+    cfg.MODEL.QDFORMER.LOSS.QUANT = 1.0
+    cfg.MODEL.QDFORMER.LOSS.CLASS = 2.0
+    cfg.MODEL.QDFORMER.LOSS.MASK = 5.0
+    cfg.MODEL.QDFORMER.LOSS.DICE = 2.0
+    cfg.MODEL.QDFORMER.LOSS.L1 = 5.0
+    cfg.MODEL.QDFORMER.LOSS.GIOU = 2.0
+    # Pixel loss of the masks: "bce" (main text) or "focal" (appendix).
+    cfg.MODEL.QDFORMER.LOSS.PIXEL = "bce"
+
+    # A token takes part in a pixel above this mask probability, and in a frame from this class
+    # probability on (appendix C).
+    cfg.MODEL.QDFORMER.MASK_THRESHOLD = 0.5
+    cfg.MODEL.QDFORMER.CLASS_THRESHOLD = 0.1

@@ -1,0 +1,66 @@
+"""The 71 classes of AVSBench-semantic, and the colours that stand for class indices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from qdformer.errors import InputError
+
+BACKGROUND = "background"
+
+_NAMES = """
+background accordion airplane axe baby bassoon bell bird boat boy bus car cat cello clarinet
+clipper clock dog donkey drum duck elephant emergency-car erhu flute frying-food girl goose
+guitar gun guzheng hair-dryer handpan harmonica harp helicopter hen horse keyboard leopard
+lion man marimba missile-rocket motorcycle mower parrot piano pig pipa saw saxophone sheep
+sitar sorna squirrel tabla tank tiger tractor train trombone truck trumpet tuba ukulele utv
+vacuum-cleaner violin wolf woman
+"""
+# The order is that of the released label2idx.json: a name's place is its index.
+AVSS_CLASSES = tuple(_NAMES.split())
+
+
+def class_palette(num_classes: int) -> np.ndarray:
+    """The colours of the PASCAL VOC rule, which AVSBench's colour masks follow.
+
+    Bits 0, 3 and 6 of the index are the top bits of red, from the highest down; bits 1, 4 and 7
+    those of green, bits 2 and 5 those of blue.
+
+    Returns:
+        (num_classes, 3) uint8 RGB; index 0 is black. Distinct up to 256 classes.
+    """
+    bits = np.arange(num_classes)[:, None] >> np.arange(3)  # (num_classes, 3): R, G, B
+    return sum(((bits >> 3 * i) & 1) << (7 - i) for i in range(3)).astype(np.uint8)
+
+
+def read_classes(path: str | Path) -> tuple[str, ...]:
+    """Reads a ``label2idx.json``: an object of class names and indices.
+
+    Returns:
+        the names in the order of their indices; the first is the background.
+
+    Raises:
+        InputError: the file is missing or no JSON, or its indices are not 0 (background), 1, 2, ...
+    """
+    try:
+        indices = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path}: no such file; it must give every class name its index, background 0."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); restore the file.") from error
+    if (
+        not isinstance(indices, dict)
+        or sorted(map(str, indices.values())) != sorted(map(str, range(len(indices))))
+        or indices.get(BACKGROUND) != 0
+        or len(indices) > 255
+    ):
+        raise InputError(
+            f"{path}: must be an object that numbers at most 255 class names 0, 1, 2, ... with "
+            f'"{BACKGROUND}" as 0; found {str(indices)[:80]}.'
+        )
+    return tuple(sorted(indices, key=lambda name: int(indices[name])))

@@ -1,0 +1,202 @@
+"""Where the clips of a data set lie, read off a table of path templates."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from qdformer.data.image import LabelFormat
+from qdformer.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one data set keeps what; ``{name}``, ``{split}``, ... stand for the fields of a clip.
+
+    Attributes:
+        name: the layout's name, and the ``subset`` of its clips where the list does not give one.
+        folders: names of the data set's folder under the root; the first that exists is taken.
+        table: csv file of the clips.
+        columns: for each field of a clip the name of its column in the csv file and the position
+            (from 0) that is used where the header does not have the name.
+        frames: the frames of a clip; ``{index}`` is a frame's number.
+        masks: the masks and their format. The first that a clip has are taken.
+        sounds: the sound of a clip. The first that exists is taken.
+        evaluator_type: the evaluator, as Detectron2's data sets name theirs in the metadata.
+        class_list: file of the class names and indices, None where every object is of one class.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    table: str
+    columns: Mapping[str, tuple[str, int]]
+    frames: str
+    masks: tuple[tuple[str, LabelFormat], ...]
+    sounds: tuple[str, ...]
+    evaluator_type: str
+    class_list: str | None = None
+
+
+def find_folder(root: str | Path, layout: Layout) -> Path:
+    """The data set's folder under the root.
+
+    Raises:
+        InputError: the root or the folder does not exist.
+    """
+    if not Path(root).is_dir():
+        raise InputError(
+            f"{root}: no such folder; set DETECTRON2_DATASETS to the folder that holds the data "
+            "sets, see datasets/README.md."
+        )
+    for name in layout.folders:
+        if Path(root, name).is_dir():
+            return Path(root, name)
+    raise InputError(
+        f"{root}: holds no folder {' or '.join(layout.folders)}; put the data set there as "
+        "datasets/README.md shows, or set DETECTRON2_DATASETS to where it is."
+    )
+
+
+def read_table(folder: str | Path, layout: Layout) -> list[dict[str, str]]:
+    """Reads the list of clips of all splits.
+
+    Args:
+        folder: what :func:`find_folder` found.
+        layout: where the list lies and what its columns mean.
+
+    Returns:
+        For each clip the fields that the paths of its layout are made of, its ``split``, its
+        ``subset`` and its ``video_id``: the name, with split and folder in front where several
+        clips have the same name. A clip that is listed twice counts once.
+
+    Raises:
+        InputError: the list is missing, is no csv file, lacks a column or a field, or a field would
+            lead out of the folder.
+    """
+    path = Path(folder, layout.table)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            clips = list(_parse(path, layout, csv.reader(file)))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: the list of clips is missing; restore it.") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a csv file ({error}); restore it.") from error
+
+    unique = list({tuple(clip.items()): clip for clip in clips}.values())
+    if len(unique) < len(clips):
+        logger.warning("%s lists %d clips again.", path, len(clips) - len(unique))
+    names = Counter(clip["name"] for clip in unique)
+    for clip in unique:
+        parts = [clip["name"]]
+        if names[clip["name"]] > 1:
+            parts = [clip["split"], clip.get("category", clip["subset"]), *parts]
+        clip["video_id"] = "_".join(parts)
+    return unique
+
+
+def _parse(path: Path, layout: Layout, rows: Iterator[list[str]]) -> Iterator[dict[str, str]]:
+    header = [title.strip() for title in next(rows, [])]
+    places = {
+        field: header.index(title) if title in header else position
+        for field, (title, position) in layout.columns.items()
+    }
+    if max(places.values()) >= len(header) or header[places["split"]] in SPLITS:
+        titles = ", ".join(title for title, _ in layout.columns.values())
+        raise InputError(
+            f"{path}: the first line must name the columns {titles}; found {', '.join(header)!r}."
+        )
+    for number, row in enumerate(rows, start=2):
+        if not any(map(str.strip, row)):
+            continue
+        fields = {field: row[place].strip() for field, place in places.items() if place < len(row)}
+        if len(fields) < len(places):
+            raise InputError(
+                f"{path}, line {number}: found {len(row)} columns where the first line has "
+                f"{len(header)}; restore the line."
+            )
+        for field, value in fields.items():
+            # Every field becomes part of a path, which must not lead out of the data set.
+            if not value or value == ".." or "\0" in value or Path(value).name != value:
+                raise InputError(
+                    f"{path}, line {number}: {field} {value!r} must be a plain file name, without "
+                    "folders."
+                )
+        yield {"subset": layout.name, **fields}
+
+
+def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> dict[str, Any]:
+    """Finds the files of a clip, without opening them.
+
+    Args:
+        folder: what :func:`find_folder` found.
+        layout: where the files lie.
+        clip: an element of what :func:`read_table` returns.
+
+    Returns:
+        The record of :func:`qdformer.data.avsbench.load_avs`, without ``height`` and ``width``.
+
+    Raises:
+        InputError: frames, all masks or the sound are missing.
+    """
+    frames = numbered_files(folder, layout.frames, clip)
+    pattern = os.path.join(folder, layout.frames.format(**clip, index="<number>"))
+    if not frames:
+        raise InputError(f"{pattern}: no frames of this clip are there; restore them.")
+    # Frame and sound are paired by their place, so a gap would pair all that follows wrongly.
+    gaps = sorted(set(range(min(frames), max(frames))) - set(frames))
+    if gaps:
+        raise InputError(f"{pattern}: frame {gaps[0]} of this clip is missing; restore it.")
+
+    masks, label_format = _find_masks(folder, layout, clip, frames)
+    sounds = [os.path.join(folder, template.format(**clip)) for template in layout.sounds]
+    sound = next(filter(os.path.isfile, sounds), None)
+    if sound is None:
+        raise InputError(f"{' or '.join(sounds)}: the sound of this clip is missing; restore it.")
+    return {
+        "file_names": list(frames.values()),
+        "audio_file_name": sound,
+        "sem_seg_file_names": [masks.get(index) for index in frames],
+        "label_format": label_format,
+        "video_id": clip["video_id"],
+        "subset": clip["subset"],
+    }
+
+
+def _find_masks(
+    folder: str | Path, layout: Layout, clip: Mapping[str, str], frames: Mapping[int, str]
+) -> tuple[dict[int, str], LabelFormat]:
+    for template, label_format in layout.masks:
+        masks = numbered_files(folder, template, clip)
+        if frames.keys() & masks.keys():
+            return masks, label_format
+    paths = [os.path.join(folder, t.format(**clip, index=min(frames))) for t, _ in layout.masks]
+    raise InputError(f"{' or '.join(paths)}: no frame of this clip has a mask; restore them.")
+
+
+def numbered_files(folder: str | Path, template: str, clip: Mapping[str, str]) -> dict[int, str]:
+    """Paths of the files that fit a template of :class:`Layout`, by their number, in its order.
+
+    Anything else in the folder is passed over; a folder that is not there has no files.
+    """
+    start, suffix = template.format(**clip, index="\0").split("\0")
+    directory, prefix = os.path.split(os.path.join(folder, start))
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return {}
+    files = {}
+    for name in names:
+        number = name[len(prefix) : len(name) - len(suffix)]
+        if name.startswith(prefix) and name.endswith(suffix) and number.isdecimal():
+            files[int(number)] = os.path.join(directory, name)
+    return dict(sorted(files.items()))

@@ -1,0 +1,190 @@
+"""From the record of a clip to what the network takes."""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence
+
+import numpy as np
+import torch
+from detectron2.config import configurable
+from detectron2.data import MetadataCatalog
+from detectron2.data import transforms as T
+from detectron2.structures import BitMasks, Instances
+from torch import Tensor
+
+from qdformer.data.audio import EXAMPLE_HOP, clip_log_mel
+from qdformer.data.image import read_image, read_label_map
+from qdformer.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+class AVSDatasetMapper:
+    """Reads a clip's frames, sound and labels and augments them, all frames alike.
+
+    One mapper serves every data set: the record says how its labels are written, and an object is a
+    class that sounds somewhere in the clip, with its pixels in every frame.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        is_train: bool,
+        augmentations: Sequence[T.Augmentation],
+        image_format: str,
+        palette: Optional[np.ndarray],
+        num_classes: int,
+        num_frames: int,
+        audio_hop: float = EXAMPLE_HOP,
+        audio_gain: float = 0.0,
+        skipped_file: Optional[str] = None,
+    ):
+        """
+        Args:
+            is_train: read labels, cut clips to ``num_frames``, augment the sound.
+            augmentations: of the frames; one draw a clip.
+            image_format: "RGB" or "BGR", the order that the backbone's weights expect.
+            palette: (num, 3) RGB colours of colour-coded label maps.
+            num_classes: labels run from 0 (background) to ``num_classes``; 255 is ignored.
+            num_frames: the most frames T of a training clip; longer ones are cut at random.
+            audio_hop: seconds between log-mel examples.
+            audio_gain: the sound is made louder or softer by up to this many dB in training.
+            skipped_file: in training, a clip that cannot be read is named there and left out; if
+                None, it raises.
+        """
+        self.is_train = is_train
+        self.augmentations = T.AugmentationList(augmentations)
+        self.image_format = image_format
+        self.palette, self.num_classes = palette, num_classes
+        self.num_frames = num_frames
+        self.audio_hop, self.audio_gain = audio_hop, audio_gain
+        self.skipped_file = skipped_file
+
+    @classmethod
+    def from_config(cls, cfg, is_train: bool = True) -> Dict[str, Any]:
+        """Translate a config to the arguments of the constructor."""
+        size = T.ResizeShortestEdge(
+            cfg.INPUT.MIN_SIZE_TRAIN if is_train else cfg.INPUT.MIN_SIZE_TEST,
+            cfg.INPUT.MAX_SIZE_TRAIN if is_train else cfg.INPUT.MAX_SIZE_TEST,
+            cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING if is_train else "choice",
+        )
+        augmentations: List[T.Augmentation] = [size]
+        if is_train and cfg.INPUT.RANDOM_FLIP == "horizontal":
+            augmentations.append(T.RandomFlip())
+        if is_train and cfg.INPUT.COLOR_JITTER:
+            low, high = 1 - cfg.INPUT.COLOR_JITTER, 1 + cfg.INPUT.COLOR_JITTER
+            augmentations += [
+                T.RandomBrightness(low, high),
+                T.RandomContrast(low, high),
+                T.RandomSaturation(low, high),
+            ]
+        names = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
+        return {
+            "is_train": is_train,
+            "augmentations": augmentations,
+            "image_format": cfg.INPUT.FORMAT,
+            "palette": MetadataCatalog.get(names[0]).get("stuff_colors") if names else None,
+            "num_classes": cfg.MODEL.QDFORMER.NUM_CLASSES,
+            "num_frames": cfg.INPUT.NUM_FRAMES,
+            "audio_hop": cfg.INPUT.AUDIO_HOP,
+            "audio_gain": cfg.INPUT.AUDIO_GAIN,
+            "skipped_file": str(Path(cfg.OUTPUT_DIR) / "skipped_clips.txt") if is_train else None,
+        }
+
+    def __call__(self, record: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+        """
+        Args:
+            record: a clip, see :func:`qdformer.data.avsbench.load_avs`.
+
+        Returns:
+            The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32 and, in
+            training, ``instances``, T Detectron2 ``Instances`` that list the clip's M objects in one
+            order (``gt_classes`` from 0, ``gt_masks`` with an empty mask where the object is silent),
+            and ``annotated`` (T,) bool. None for a clip that was skipped.
+
+        Raises:
+            InputError: a file cannot be read, or does not fit the others.
+        """
+        try:
+            return self._read(copy.deepcopy(record))
+        except InputError as error:
+            if self.skipped_file is None:
+                raise
+            logger.warning("skipped clip %s: %s", record["video_id"], error)
+            with open(self.skipped_file, "a") as file:
+                file.write(f"{record['video_id']}\t{error}\n")
+            return None
+
+    def _read(self, clip: Dict[str, Any]) -> Dict[str, Any]:
+        audio = clip_log_mel(clip["audio_file_name"], len(clip["file_names"]), self.audio_hop)
+        if self.is_train:
+            chosen = self._choose_frames(clip["sem_seg_file_names"])
+            for key in ("file_names", "sem_seg_file_names"):
+                clip[key] = clip[key][chosen]
+            audio = self._change_gain(audio[chosen])
+        frames = [read_image(name) for name in clip["file_names"]]
+        for name, frame in zip(clip["file_names"], frames):
+            if frame.shape != frames[0].shape:
+                raise InputError(
+                    f"{name}: {frame.shape[1]} x {frame.shape[0]} pixels, but the clip's first frame "
+                    f"has {frames[0].shape[1]} x {frames[0].shape[0]}; all frames of a clip must agree"
+                )
+        drawn = T.AugInput(frames[0])
+        transforms = self.augmentations(drawn)
+        images = [transforms.apply_image(frame) for frame in frames]
+        if self.image_format == "BGR":
+            images = [image[..., ::-1] for image in images]
+        clip["image"] = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
+        clip["audio"] = audio
+        if self.is_train:
+            clip.update(self._read_labels(clip, frames[0].shape[:2], transforms))
+        return clip
+
+    def _choose_frames(self, sem_seg_file_names: Sequence[Optional[str]]) -> slice:
+        """A run of at most ``num_frames`` frames, with an annotated one if the clip has any."""
+        total = len(sem_seg_file_names)
+        starts = np.arange(max(total - self.num_frames, 0) + 1)
+        annotated = np.array([name is not None for name in sem_seg_file_names])
+        useful = [start for start in starts if annotated[start : start + self.num_frames].any()]
+        start = int(np.random.choice(useful if useful else starts))
+        return slice(start, start + self.num_frames)
+
+    def _change_gain(self, log_mel: Tensor) -> Tensor:
+        """Scale the magnitudes behind log-mel values, which are ln(magnitude + 0.01)."""
+        if not self.audio_gain:
+            return log_mel
+        factor = 10 ** (np.random.uniform(-self.audio_gain, self.audio_gain) / 20)
+        return ((log_mel.exp() - 0.01).clamp(min=0) * factor + 0.01).log()
+
+    def _read_labels(self, clip: Dict[str, Any], size, transforms) -> Dict[str, Any]:
+        names = clip["sem_seg_file_names"]
+        height, width = clip["image"].shape[-2:]
+        labels = np.zeros((len(names), height, width), dtype=np.uint8)
+        for t, name in enumerate(names):
+            if name is None:
+                continue
+            label_map = read_label_map(name, clip["label_format"], self.palette)
+            if label_map.shape != size:
+                raise InputError(
+                    f"{name}: {label_map.shape[1]} x {label_map.shape[0]} pixels, but its frame has "
+                    f"{size[1]} x {size[0]}"
+                )
+            labels[t] = transforms.apply_segmentation(label_map)
+        present = [int(label) for label in np.unique(labels) if label not in (0, 255)]
+        if present and present[-1] > self.num_classes:
+            raise InputError(
+                f"clip {clip['video_id']}: label {present[-1]} in its label maps, but the data set has "
+                f"classes 0 to {self.num_classes}"
+            )
+        classes = torch.tensor(present, dtype=torch.int64)
+        masks = torch.from_numpy(labels[:, None] == np.array(present).reshape(1, -1, 1, 1))
+        instances = [
+            Instances((height, width), gt_classes=classes - 1, gt_masks=BitMasks(frame))
+            for frame in masks
+        ]
+        return {
+            "instances": instances,
+            "annotated": torch.tensor([name is not None for name in names]),
+        }

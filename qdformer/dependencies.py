@@ -1,0 +1,89 @@
+"""What the package stands on, and the sentence that says what to install.
+
+``setup.py`` takes its requirements from this file and ``make`` runs it before anything else, so it
+needs nothing but the standard library, and an old Python can still read it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+OLDEST_PYTHON = (3, 10)
+
+MINIMUM_VERSIONS = {
+    "torch": "2.4",
+    "torchvision": "0.19",
+    "torchaudio": "2.4",
+    "timm": "1",
+    "numpy": "1.24",
+    "scipy": "1.10",
+    "Pillow": "9.1",
+    "soundfile": "0.12",
+    "av": "12",
+    "pycocotools": "2.0.6",
+    "fvcore": "0.1.5",
+    "matplotlib": "3.7",
+    "scikit-learn": "1.2",
+    "tensorboard": "2.12",
+}
+"""Distributions by their name on PyPI, with the oldest version that serves."""
+
+OPENCV = "opencv-python-headless"
+"""One of several distributions that bring ``cv2``; any of them serves."""
+
+
+def check_dependencies(tools: Sequence[str] = ()) -> None:
+    """Checks that every dependency is installed and new enough, importing none of them.
+
+    Args:
+        tools: modules that are needed besides, each named like its distribution.
+
+    Raises:
+        ImportError: one sentence that names everything missing or too old and how to install it.
+    """
+    problems, packages, remedies = [], [], []
+    if sys.version_info < OLDEST_PYTHON:
+        problems.append(f"its Python is {sys.version.split()[0]}")
+        remedies.append("an environment with Python 3.10, 3.11 or 3.12")
+    for name, minimum in MINIMUM_VERSIONS.items():
+        found = _installed(name)
+        if found is None or _release(found) < _release(minimum):
+            problems.append(f"{name} is {'missing' if found is None else found}")
+            packages.append(f'"{name}>={minimum}"')
+    for module, package in {"cv2": OPENCV, **{tool: tool for tool in tools}}.items():
+        if find_spec(module) is None:
+            problems.append(f"{module} is missing")
+            packages.append(package)
+    if packages:
+        remedies.append(f"`pip install {' '.join(packages)}`")
+    if find_spec("detectron2") is None:
+        problems.append("detectron2 is missing")
+        remedies.append("`python install/detectron2_wheel.py` in QDFormer's checkout")
+    if problems:
+        raise ImportError(
+            f"QDFormer cannot run in {sys.prefix}, because {', '.join(problems)}: "
+            f"use {' and '.join(remedies)}."
+        )
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _release(text: str) -> tuple[int, ...]:
+    """The numbers a version starts with, so that 0.10 is newer than 0.9."""
+    return tuple(int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", text)[0]))
+
+
+if __name__ == "__main__":
+    try:
+        check_dependencies(sys.argv[1:])
+    except ImportError as error:
+        sys.exit(str(error))

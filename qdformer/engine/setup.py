@@ -1,0 +1,121 @@
+"""From the command line to a checked config: everything that can be known before training starts."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Dict, List
+
+from detectron2.config import CfgNode, get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import default_setup
+from detectron2.utils.logger import setup_logger
+
+from qdformer.config import add_qdformer_config
+from qdformer.data.avsbench import register_avs
+from qdformer.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def load_config(config_file: str, overrides: List[str]) -> CfgNode:
+    """Read a config file and what the command line changes.
+
+    Args:
+        config_file: a yaml.
+        overrides: keys and values in turn.
+
+    Raises:
+        InputError: no such file, no such key, or a value of another type.
+    """
+    cfg = get_cfg()
+    add_qdformer_config(cfg)
+    if config_file and not Path(config_file).is_file():
+        raise InputError(f"{config_file}: no such config file; see configs/ for those that exist")
+    try:
+        if config_file:
+            cfg.merge_from_file(config_file)
+        cfg.merge_from_list(overrides)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(
+            f"{config_file} {' '.join(overrides)}: {error}; qdformer/config.py lists QDFormer's keys"
+        ) from error
+    return cfg
+
+
+def register_roots(roots: List[str]) -> None:
+    """Register the data sets under each folder of ``DATASETS.AVS_ROOTS``, once."""
+    base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
+    for root in roots:
+        path = base / root
+        prefix = path.resolve().name
+        if f"{prefix}_avss_train" not in DatasetCatalog.list():
+            register_avs(prefix, path)
+        elif Path(MetadataCatalog.get(f"{prefix}_avss_train").root).resolve() != path.resolve():
+            raise InputError(
+                f"DATASETS.AVS_ROOTS: {path} would register {prefix}_* a second time; rename the folder"
+            )
+
+
+def load_records(name: str) -> List[Dict[str, Any]]:
+    """The clips of a registered data set.
+
+    Raises:
+        InputError: the name is unknown, or the data set cannot be used.
+    """
+    if name not in DatasetCatalog.list():
+        known = [known for known in DatasetCatalog.list() if known.rsplit("_", 2)[-2] in
+                 ("s4", "ms3", "avss")]  # fmt: skip
+        raise InputError(f"data set {name!r} is not registered; known: {', '.join(sorted(known))}")
+    return DatasetCatalog.get(name)
+
+
+def check_datasets(cfg: CfgNode, eval_only: bool) -> None:
+    """Read the lists of all data sets that the run needs, and take the classes from them.
+
+    Sets ``MODEL.QDFORMER.NUM_CLASSES`` where it is 0.
+
+    Raises:
+        InputError: a data set cannot be used, or has other classes than the rest or the config.
+    """
+    names = [*cfg.DATASETS.TEST] if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
+    if not names:
+        key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
+        raise InputError(f"{key} is empty; name a registered data set, e.g. avsbench_avss_test")
+    classes = {}
+    for name in names:
+        records = load_records(name)
+        classes[name] = tuple(MetadataCatalog.get(name).stuff_classes)
+        logger.info("%s: %d clips, %d classes", name, len(records), len(classes[name]) - 1)
+    first = names[0]
+    for name in names[1:]:
+        if classes[name] != classes[first]:
+            raise InputError(f"{name} has other classes than {first}; train and test must agree")
+    found = len(classes[first]) - 1
+    configured = cfg.MODEL.QDFORMER.NUM_CLASSES
+    if configured not in (0, found):
+        raise InputError(
+            f"MODEL.QDFORMER.NUM_CLASSES is {configured}, but {first} has {found} classes without "
+            "background; set it to 0 to take the data set's"
+        )
+    cfg.MODEL.QDFORMER.NUM_CLASSES = found
+
+
+def setup(args) -> CfgNode:
+    """Make the config of a run, check its data, and start logging to its ``OUTPUT_DIR``.
+
+    Args:
+        args: of Detectron2's ``default_argument_parser``.
+
+    Returns:
+        The frozen config.
+
+    Raises:
+        InputError: something that was handed in cannot be used.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    register_roots(cfg.DATASETS.AVS_ROOTS)
+    check_datasets(cfg, args.eval_only)
+    cfg.freeze()
+    default_setup(cfg, args)
+    setup_logger(output=cfg.OUTPUT_DIR, name="qdformer")
+    return cfg

@@ -1,0 +1,134 @@
+"""Detectron2's trainer with audio-visual data, evaluators, pictures and complete checkpoints."""
+
+import os
+import weakref
+from typing import Any, Dict, List
+
+import torch
+from detectron2.data import (
+    DatasetCatalog,
+    MetadataCatalog,
+    build_detection_test_loader,
+    build_detection_train_loader,
+)
+from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import nn
+
+from qdformer.data.dataset_mapper import AVSDatasetMapper
+from qdformer.engine.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.engine.hooks import SheetWriter, SkippedClipsReport
+from qdformer.engine.optimizer import build_optimizer
+from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
+from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
+from qdformer.visualization.prediction_sheet import prediction_sheet
+
+EVALUATORS = {"avs_object": AVSObjectEvaluator, "avs_semantic": AVSSemanticEvaluator}
+HEADLINE = {"avs_object": "avs_object/J&F", "avs_semantic": "avs_semantic/mIoU"}
+
+
+class Trainer(DefaultTrainer):
+    """One trainer for every data set: its records and metadata say the rest."""
+
+    def __init__(self, cfg):
+        """
+        Args:
+            cfg: a frozen config, see :func:`qdformer.engine.setup.setup`.
+        """
+        super().__init__(cfg)
+        self.checkpointer = AVSCheckpointer(
+            self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        # Detectron2 v0.6 leaves the optimizer out of what it saves; later versions do not.
+        if "optimizer" not in self._trainer.state_dict():
+            self.checkpointer.add_checkpointable("optimizer", self._trainer.optimizer)
+            if scaler := getattr(self._trainer, "grad_scaler", None):
+                self.checkpointer.add_checkpointable("grad_scaler", scaler)
+        # The hooks save through the checkpointer that was replaced.
+        self._hooks = []
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue the run in ``OUTPUT_DIR``, or start from the weights that the config names."""
+        resuming = resume and self.checkpointer.has_checkpoint()
+        self.checkpointer.complete = resuming
+        if not resuming and self.cfg.MODEL.AUDIO.WEIGHTS:
+            load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
+        super().resume_or_load(resume)
+
+    @classmethod
+    def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:
+        """See :func:`qdformer.engine.optimizer.build_optimizer`."""
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_train_loader(cls, cfg):
+        """Batches of ``SOLVER.IMS_PER_BATCH`` clips."""
+        return build_detection_train_loader(cfg, mapper=AVSDatasetMapper(cfg, True))
+
+    @classmethod
+    def build_test_loader(cls, cfg, dataset_name: str):
+        """One clip at a time, at its own length."""
+        return build_detection_test_loader(cfg, dataset_name, mapper=AVSDatasetMapper(cfg, False))
+
+    @classmethod
+    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
+        """The evaluator that the data set's metadata names."""
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
+        return EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, folder)
+
+    def build_hooks(self) -> List[HookBase]:
+        """Detectron2's hooks, the best checkpoint, the pictures and the skipped clips."""
+        built = super().build_hooks()
+        period = self.cfg.TEST.EVAL_PERIOD
+        extra: List[HookBase] = [SkippedClipsReport(f"{self.cfg.OUTPUT_DIR}/skipped_clips.txt")]
+        if comm.is_main_process() and self.cfg.DATASETS.TEST:
+            extra += [
+                hooks.BestCheckpointer(period, self.checkpointer, headline_metric(self.cfg)),
+                SheetWriter(
+                    period,
+                    lambda: draw_sheets(self.cfg, _unwrap(self._trainer.model)),
+                    os.path.join(self.cfg.OUTPUT_DIR, "sheets"),
+                ),
+            ]
+        # Detectron2 writes out what was logged in its last hook.
+        return built[:-1] + extra + built[-1:] if comm.is_main_process() else built + extra
+
+
+def headline_metric(cfg) -> str:
+    """The metric that picks the best checkpoint: J&F or mIoU of the first test set."""
+    first = cfg.DATASETS.TEST[0]
+    metric = HEADLINE[MetadataCatalog.get(first).evaluator_type]
+    return metric if len(cfg.DATASETS.TEST) == 1 else f"{first}/{metric}"
+
+
+@torch.no_grad()
+def draw_sheets(cfg, model: nn.Module) -> Dict[str, Any]:
+    """Draw the first clips of the first test set, evenly spread, with what the model says of them.
+
+    Args:
+        cfg: names the data set and ``TEST.NUM_SHEETS``.
+        model: put in evaluation mode meanwhile.
+
+    Returns:
+        Pictures (h, w, 3) uint8 RGB by the clip's name.
+    """
+    name = cfg.DATASETS.TEST[0]
+    records, mapper = DatasetCatalog.get(name), AVSDatasetMapper(cfg, False)
+    count = min(cfg.TEST.NUM_SHEETS, len(records))
+    chosen = [records[index * len(records) // count] for index in range(count)]
+    was_training = model.training
+    model.eval()
+    sheets = {
+        record["video_id"].replace("/", "_"): prediction_sheet(
+            record, model([mapper(record)])[0], MetadataCatalog.get(name)
+        )
+        for record in chosen
+    }
+    model.train(was_training)
+    return sheets
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model

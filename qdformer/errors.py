@@ -1,0 +1,10 @@
+"""The one error that is the user's to mend."""
+
+
+class InputError(ValueError):
+    """Something handed in from outside cannot be used: a path, a file's content, a config key.
+
+    The message is one sentence that names the file or key, what was found, what is allowed and what
+    to do. The commands print it without a traceback; libraries that use the package catch it as a
+    ``ValueError``.
+    """

@@ -1,0 +1,98 @@
+"""Evaluation of AVS-Object (S4, MS3): one mask a frame for everything that sounds."""
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from qdformer.evaluation import metrics
+from qdformer.evaluation.clip_evaluation import AnnotatedFrame, ClipEvaluator
+
+
+@dataclass
+class _ObjectScores:
+    """One clip: a value for each of its annotated frames, and AVSBench's summed F curve (255,)."""
+
+    region: list[float]
+    boundary: list[float]
+    avsbench_iou: list[float]
+    avsbench_f: list[float]
+    avsbench_curve: np.ndarray
+
+    @property
+    def num_frames(self) -> int:
+        return len(self.region)
+
+
+class AVSObjectEvaluator(ClipEvaluator):
+    """J, boundary F and J&F of DAVIS, and AVSBench's two binary metrics beside them.
+
+    Every label but 0 is foreground, in the prediction as in the ground truth; pixels marked as
+    ignored count as background in both. All in per cent:
+
+    * ``J``, ``F``: DAVIS region similarity and boundary F (tolerance 0.8 % of the diagonal), mean
+      over the clips of the mean over the clip's annotated frames; ``J&F`` is the mean of the two.
+      ``J_recall``, ``F_recall``: share of frames above 0.5; ``J_decay``, ``F_decay``: first less
+      last quarter of the clip; both again as means over clips.
+    * ``AVSBench_mIoU``: mean over all frames of the IoU, where a frame in which nothing sounds
+      scores its true-negative rate.
+    * ``AVSBench_MaxF``: region F (beta^2 = 0.3) of ``foreground``, best of 255 thresholds on the
+      mean curve of all frames in which something sounds. AVSBench's scripts take the maximum in
+      each batch instead; :func:`~qdformer.evaluation.metrics.avsbench_binary_f` can do so.
+    * ``AVSBench_F50``: the same F of ``sem_seg`` itself, without a sweep, mean over these frames.
+
+    The last two are 0 where nothing sounds in any frame. ``frames`` is the number of annotated
+    frames. The JSON file adds J and F of each clip.
+    """
+
+    task = "avs_object"
+    definition = (
+        "J and F are DAVIS's (mean over clips of the mean over annotated frames); AVSBench_* are "
+        "means over frames, F with beta^2 = 0.3, MaxF at the best of 255 thresholds for all frames."
+    )
+
+    def _score_clip(self, frames: list[AnnotatedFrame]) -> _ObjectScores:
+        labels = np.stack([frame.gt for frame in frames])
+        counted = labels != self._metadata.ignore_label
+        gt = (labels > 0) & counted
+        pred = (np.stack([frame.pred for frame in frames]) > 0) & counted
+        prob = np.stack([frame.foreground for frame in frames]) * counted
+        pairs = list(zip(pred, gt, strict=True))
+        sounding = gt.any(axis=(1, 2))
+        return _ObjectScores(
+            region=[metrics.region_similarity(*pair) for pair in pairs],
+            boundary=[metrics.boundary_f(*pair) for pair in pairs],
+            avsbench_iou=metrics.avsbench_frame_iou(pred, gt).tolist(),
+            avsbench_f=metrics.region_f(pred, gt)[sounding].tolist(),
+            avsbench_curve=metrics.avsbench_f_curves(prob, gt)[sounding].sum(axis=0),
+        )
+
+    def _summarize(
+        self, clips: dict[str, _ObjectScores]
+    ) -> tuple[dict[str, float], dict[str, Any]]:
+        scores = list(clips.values())
+        region = [metrics.davis_statistics(clip.region) for clip in scores]
+        boundary = [metrics.davis_statistics(clip.boundary) for clip in scores]
+        j_mean, j_recall, j_decay = (fmean(values) for values in zip(*region, strict=True))
+        f_mean, f_recall, f_decay = (fmean(values) for values in zip(*boundary, strict=True))
+        iou = fmean(value for clip in scores for value in clip.avsbench_iou)
+        fscores = [value for clip in scores for value in clip.avsbench_f]
+        best = np.sum([clip.avsbench_curve for clip in scores], axis=0).max()
+        fractions = {
+            "J&F": (j_mean + f_mean) / 2,
+            "J": j_mean,
+            "F": f_mean,
+            "J_recall": j_recall,
+            "F_recall": f_recall,
+            "J_decay": j_decay,
+            "F_decay": f_decay,
+            "AVSBench_mIoU": iou,
+            "AVSBench_MaxF": best.item() / max(len(fscores), 1),
+            "AVSBench_F50": sum(fscores) / max(len(fscores), 1),
+        }
+        per_clip = {
+            video_id: {"J": 100 * j, "F": 100 * f}
+            for video_id, (j, *_), (f, *_) in zip(clips, region, boundary, strict=True)
+        }
+        return {name: 100 * value for name, value in fractions.items()}, {"per_clip": per_clip}

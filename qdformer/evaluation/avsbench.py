@@ -1,0 +1,193 @@
+"""The metrics that AVSBench's own scripts report (Zhou et al., ECCV 2022 and IJCV 2024).
+
+Its "mIoU" and "F" share only the names with the segmentation mIoU and with DAVIS's boundary F.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from qdformer.evaluation.confusion import (
+    class_counts,
+    confusion_matrix,
+    f_measure,
+    ratio,
+    same_shape,
+)
+
+# AVSBench's linspace(0, 1 - 1e-10, 255) is single precision, where it ends at exactly 1.
+_THRESHOLDS = np.linspace(0, 1, 255, dtype=np.float32)
+
+
+def avsbench_frame_iou(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """AVSBench's IoU of each frame, which is not DAVIS's J where nothing sounds.
+
+    Args:
+        pred: predicted masks, (F, H, W) bool.
+        gt: ground-truth masks, (F, H, W) bool.
+
+    Returns:
+        (F,) float64: tp / (union + 1e-7), or for a frame with empty ground truth the share of its
+        pixels that are predicted as background.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    pred, gt = _masks(pred, gt)
+    hits, union = (pred & gt).sum(axis=(1, 2)), (pred | gt).sum(axis=(1, 2))
+    true_negatives = (~(pred | gt)).mean(axis=(1, 2))
+    return np.where(gt.any(axis=(1, 2)), hits / (union + 1e-7), true_negatives)
+
+
+def region_f(pred: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """AVSBench's F (beta^2 = 0.3) of each frame for given masks, without a threshold sweep.
+
+    Args:
+        pred: predicted masks, (F, H, W) bool.
+        gt: ground-truth masks, (F, H, W) bool.
+
+    Returns:
+        (F,) float64 in [0, 1]; NaN for frames with empty ground truth, which AVSBench skips.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    pred, gt = _masks(pred, gt)
+    true = gt.sum(axis=(1, 2))
+    scores = f_measure((pred & gt).sum(axis=(1, 2)), true, pred.sum(axis=(1, 2)))
+    return np.where(true > 0, scores, np.nan)
+
+
+def avsbench_f_curves(prob: np.ndarray, gt: np.ndarray) -> np.ndarray:
+    """F (beta^2 = 0.3) of each frame at AVSBench's 255 thresholds from 0 to 1, mask = prob >= t.
+
+    One histogram a frame takes the place of 255 comparisons of images.
+
+    Args:
+        prob: foreground probability, (F, H, W) in [0, 1]; compared in single precision.
+        gt: ground-truth masks, (F, H, W) bool.
+
+    Returns:
+        (F, 255) float64 in [0, 1]; rows of NaN for frames with empty ground truth.
+
+    Raises:
+        ValueError: if shapes differ.
+    """
+    prob, gt = same_shape(np.asarray(prob, dtype=np.float32), np.asarray(gt, dtype=bool))
+    curves = np.full((len(gt), len(_THRESHOLDS)), np.nan)
+    for curve, frame_prob, frame_gt in zip(curves, prob, gt, strict=True):
+        if frame_gt.any():
+            # A pixel is positive for as many of the lowest thresholds as do not exceed it.
+            passed = np.searchsorted(_THRESHOLDS, frame_prob, side="right")
+            predicted, hits = _positives(passed), _positives(passed[frame_gt])
+            curve[:] = f_measure(hits, np.count_nonzero(frame_gt), predicted)
+    return curves
+
+
+def avsbench_binary_iou(prob: np.ndarray, gt: np.ndarray, batch: int | None = None) -> float:
+    """AVSBench's J ("mIoU" on S4 and MS3): mean of the frames' IoU at probability > 0.5.
+
+    Args:
+        prob: foreground probability, (F, H, W) in [0, 1].
+        gt: ground-truth masks, (F, H, W) bool.
+        batch: frames handed in together by AVSBench's scripts, which average within and then over
+            such batches; by default all frames count the same.
+
+    Returns:
+        The mean in [0, 1], see :func:`avsbench_frame_iou`.
+
+    Raises:
+        ValueError: if shapes differ or there is no frame.
+    """
+    scores = avsbench_frame_iou(np.asarray(prob) > 0.5, gt)
+    return _mean_over_batches(scores, batch, np.mean)
+
+
+def avsbench_binary_f(prob: np.ndarray, gt: np.ndarray, batch: int | None = None) -> float:
+    """AVSBench's F on S4 and MS3: maximum over 255 thresholds of the mean curve of the frames.
+
+    Args:
+        prob: foreground probability, (F, H, W) in [0, 1].
+        gt: ground-truth masks, (F, H, W) bool.
+        batch: frames handed in together by AVSBench's scripts, which take the maximum within each
+            batch and then the mean of these, a number that depends on the batch size; by default
+            there is one maximum, over the mean curve of all frames.
+
+    Returns:
+        F in [0, 1]; 0 where every frame's ground truth is empty.
+
+    Raises:
+        ValueError: if shapes differ or there is no frame.
+    """
+    return _mean_over_batches(avsbench_f_curves(prob, gt), batch, _best_of_mean_curve)
+
+
+def avsbench_semantic(
+    pred: np.ndarray, gt: np.ndarray, num_classes: int, ignore_label: int = 255
+) -> tuple[float, float]:
+    """AVSBench's "mIoU" and F (beta^2 = 0.3) on AVSS: averages per frame and class.
+
+    Args:
+        pred: predicted label maps, (F, H, W) integers in [0, num_classes).
+        gt: true label maps, (F, H, W); pixels of ``ignore_label`` are not counted.
+        num_classes: number of classes, background included.
+        ignore_label: the value in ``gt`` that takes no part (AVSBench itself has none).
+
+    Returns:
+        mIoU and F in [0, 1]: per class the mean over the frames in which it is predicted or true,
+        then the plain mean over all classes, where one that is never seen counts as 0.
+
+    Raises:
+        ValueError: if shapes differ or a label is out of range.
+    """
+    pred, gt = same_shape(np.asarray(pred), np.asarray(gt))
+    frames = [
+        confusion_matrix(*frame, num_classes, ignore_label) for frame in zip(pred, gt, strict=True)
+    ]
+    iou, fscore, count = avsbench_class_sums(frames)
+    return avsbench_class_mean(iou, count), avsbench_class_mean(fscore, count)
+
+
+def avsbench_class_sums(confusions: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Sums over frames that AVSBench's semantic metrics are made of.
+
+    Args:
+        confusions: one (C, C) confusion matrix a frame, rows true; at least one.
+
+    Returns:
+        Sum of the IoU and of the F (beta^2 = 0.3), both (C,) float64, and in how many frames each
+        class is predicted or true, (C,) int64.
+    """
+    hits, true, predicted = class_counts(np.stack(confusions))
+    union = true + predicted - hits
+    iou, fscore = ratio(hits, union), f_measure(hits, true, predicted)
+    return np.nansum(iou, axis=0), np.nansum(fscore, axis=0), (union > 0).sum(axis=0)
+
+
+def avsbench_class_mean(total: np.ndarray, count: np.ndarray) -> float:
+    """Mean over all classes of total / count, both (C,); a class never counted gives 0."""
+    return np.nan_to_num(ratio(total, count)).mean().item()
+
+
+def _masks(pred: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return same_shape(np.asarray(pred, dtype=bool), np.asarray(gt, dtype=bool))
+
+
+def _positives(passed: np.ndarray) -> np.ndarray:
+    """Pixels at or above each threshold, given how many thresholds each pixel passes."""
+    histogram = np.bincount(passed.reshape(-1), minlength=len(_THRESHOLDS) + 1)
+    return histogram[::-1].cumsum()[-2::-1]
+
+
+def _best_of_mean_curve(curves: np.ndarray) -> float:
+    curves = curves[~np.isnan(curves[:, 0])]
+    return curves.mean(axis=0).max() if len(curves) else 0.0
+
+
+def _mean_over_batches(
+    frames: np.ndarray, batch: int | None, reduce: Callable[[np.ndarray], float]
+) -> float:
+    if len(frames) == 0:
+        raise ValueError("there is no frame to average over")
+    step = batch or len(frames)
+    return float(np.mean([reduce(frames[i : i + step]) for i in range(0, len(frames), step)]))

@@ -1,0 +1,1 @@
+"""Layers without knowledge of models: attention, positions, clips of different length."""

@@ -1,0 +1,1 @@
+"""One file for each box of Fig. 3 and 4 of the paper."""

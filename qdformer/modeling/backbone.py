@@ -1,0 +1,58 @@
+"""Visual encoder, first half: timm's models as Detectron2 backbones (ResNet is Detectron2's own)."""
+
+from typing import Dict, List
+
+import timm
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from torch import Tensor
+
+FEATURES = ("res2", "res3", "res4", "res5")
+
+
+class TimmBackbone(Backbone):
+    """A hierarchical timm model with maps at strides 4, 8, 16 and 32, named as a ResNet's."""
+
+    def __init__(self, *, name: str, out_features: List[str], drop_path_rate: float):
+        """
+        Args:
+            name: timm's name of the architecture, e.g. "swin_tiny_patch4_window7_224".
+            out_features: which of "res2" (stride 4) to "res5" (stride 32) to return.
+            drop_path_rate: stochastic depth in training.
+        """
+        super().__init__()
+        options = {"strict_img_size": False} if name.startswith("swin") else {}
+        self.model = timm.create_model(
+            name, features_only=True, pretrained=False, drop_path_rate=drop_path_rate, **options
+        )
+        self._out_features = list(out_features)
+        channels = dict(zip(FEATURES, self.model.feature_info.channels(), strict=True))
+        strides = dict(zip(FEATURES, self.model.feature_info.reduction(), strict=True))
+        self._out_feature_channels = {name: channels[name] for name in out_features}
+        self._out_feature_strides = {name: strides[name] for name in out_features}
+
+    @property
+    def size_divisibility(self) -> int:
+        """Frames are padded to a multiple of the coarsest stride."""
+        return 32
+
+    def forward(self, x: Tensor) -> Dict[str, Tensor]:
+        """(F, 3, H, W) to one (F, channels, h, w) map a name."""
+        maps = dict(zip(FEATURES, self.model(x), strict=True))
+        outputs = {}
+        for name in self._out_features:
+            feature, channels = maps[name], self._out_feature_channels[name]
+            # timm's Swin keeps channels last.
+            last = feature.shape[-1] == channels and feature.shape[1] != channels
+            outputs[name] = feature.permute(0, 3, 1, 2).contiguous() if last else feature
+        return outputs
+
+
+@BACKBONE_REGISTRY.register()
+def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
+    """Build ``MODEL.TIMM.NAME``."""
+    return TimmBackbone(
+        name=cfg.MODEL.TIMM.NAME,
+        out_features=cfg.MODEL.TIMM.OUT_FEATURES,
+        drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
+    )

@@ -1,0 +1,141 @@
+"""What the network takes: the frames of a batch of clips in one row, and their targets."""
+
+import dataclasses
+from typing import Dict, List, Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from detectron2.structures import ImageList
+from torch import Tensor
+
+from qdformer.layers.clip_padding import repeat_for_frames
+
+MASK_STRIDE = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ClipBatch:
+    """The frames of B clips, one clip after the other.
+
+    Attributes:
+        images: (F, 3, H, W) normalised, padded on the right and at the bottom.
+        log_mel: (F, 1, 96, 64).
+        lengths: frames of each clip.
+        sizes: (height, width) of each clip's frames before padding.
+        valid: (F, 2) float on the CPU, the fraction of height and width that is not padding.
+    """
+
+    images: Tensor
+    log_mel: Tensor
+    lengths: List[int]
+    sizes: List[Tuple[int, int]]
+    valid: Tensor
+
+    @classmethod
+    def collate(
+        cls, clips: List[Dict], mean: Tensor, std: Tensor, size_divisibility: int
+    ) -> "ClipBatch":
+        """Move mapper outputs to the device of ``mean``, normalise, pad and join them.
+
+        Args:
+            clips: dicts with ``image`` (T, 3, H, W) uint8 and ``audio`` (T, 1, 96, 64).
+            mean: (3, 1, 1) pixel mean.
+            std: (3, 1, 1) pixel standard deviation.
+            size_divisibility: padded height and width are multiples of it.
+        """
+        device = mean.device
+        lengths = [len(clip["image"]) for clip in clips]
+        sizes = [tuple(clip["image"].shape[-2:]) for clip in clips]
+        frames = [(clip["image"].to(device).float() - mean) / std for clip in clips]
+        images = ImageList.from_tensors(
+            [frame for clip in frames for frame in clip], size_divisibility
+        ).tensor
+        fractions = torch.tensor(sizes, dtype=torch.float32) / torch.tensor(images.shape[-2:])
+        return cls(
+            images=images,
+            log_mel=torch.cat([clip["audio"].to(device) for clip in clips]),
+            lengths=lengths,
+            sizes=sizes,
+            valid=repeat_for_frames(fractions, lengths),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Targets:
+    """The objects of B clips, padded to M, the most that a clip of the batch has.
+
+    Attributes:
+        classes: (F, M) int64.
+        masks: (F, M, h, w) float, the share of each stride-4 cell that the object covers.
+        boxes: (F, M, 4) centre x, y, width, height as fractions of the padded frame.
+        sounding: (F, M) bool, the object is annotated and seen sounding in this frame.
+        annotated: (F,) bool.
+        counts: objects of each clip.
+    """
+
+    classes: Tensor
+    masks: Tensor
+    boxes: Tensor
+    sounding: Tensor
+    annotated: Tensor
+    counts: List[int]
+
+    @classmethod
+    def collate(
+        cls, clips: List[Dict], batch: ClipBatch, background_class: Optional[int] = None
+    ) -> "Targets":
+        """Bring the instances of mapper outputs to the frames of ``batch``.
+
+        Args:
+            clips: dicts with ``instances`` (T of them, the clip's objects in one order, an object
+                that is silent in a frame having an empty mask) and ``annotated`` (T,) bool.
+            batch: the collated clips.
+            background_class: if given, what no object covers becomes an object of this class.
+        """
+        device, padded = batch.images.device, batch.images.shape[-2:]
+        classes, masks = [], []
+        for clip in clips:
+            labels = torch.stack([frame.gt_classes for frame in clip["instances"]]).to(device)
+            pixels = torch.stack([frame.gt_masks.tensor for frame in clip["instances"]]).to(device)
+            if background_class is not None:
+                labels = F.pad(labels, (0, 1), value=background_class)
+                pixels = torch.cat((pixels, ~pixels.any(1, keepdim=True)), dim=1)
+            classes.append(labels)
+            masks.append(pixels)
+        counts = [labels.shape[1] for labels in classes]
+        annotated = torch.cat([clip["annotated"] for clip in clips]).to(device)
+        frame_masks = _pad_objects([F.pad(m, _to_size(m, padded)) for m in masks], max(counts))
+        sounding = frame_masks.flatten(2).any(-1) & annotated[:, None]
+        return cls(
+            classes=_pad_objects(classes, max(counts)),
+            masks=F.avg_pool2d(frame_masks.float(), MASK_STRIDE),
+            boxes=_mask_boxes(frame_masks),
+            sounding=sounding,
+            annotated=annotated,
+            counts=counts,
+        )
+
+
+def _to_size(masks: Tensor, size: Tuple[int, int]) -> Tuple[int, int, int, int]:
+    height, width = masks.shape[-2:]
+    return (0, size[1] - width, 0, size[0] - height)
+
+
+def _pad_objects(clips: List[Tensor], objects: int) -> Tensor:
+    """Join (T, M_b, ...) tensors to (F, M, ...), with zeros behind a clip's last object."""
+    padded = [clip.new_zeros((len(clip), objects, *clip.shape[2:])) for clip in clips]
+    for target, clip in zip(padded, clips):
+        target[:, : clip.shape[1]] = clip
+    return torch.cat(padded)
+
+
+def _mask_boxes(masks: Tensor) -> Tensor:
+    """Tight boxes of (F, M, H, W) masks, (F, M, 4) as fractions; zeros for an empty mask."""
+    height, width = masks.shape[-2:]
+    columns, rows = masks.any(-2).float(), masks.any(-1).float()
+    x0, y0 = columns.argmax(-1), rows.argmax(-1)
+    x1 = width - columns.flip(-1).argmax(-1)
+    y1 = height - rows.flip(-1).argmax(-1)
+    boxes = torch.stack(((x0 + x1) / (2 * width), (y0 + y1) / (2 * height),
+                         (x1 - x0) / width, (y1 - y0) / height), dim=-1)  # fmt: skip
+    return boxes * masks.flatten(2).any(-1, keepdim=True)

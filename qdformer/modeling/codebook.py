@@ -1,0 +1,163 @@
+"""The shared codebook: product quantisation of the N tokens (Eq. 2) and its loss (Eq. 9)."""
+
+import dataclasses
+from typing import Dict, Optional
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from torch import Tensor, nn
+
+UPDATES = ("gradient", "ema")
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantized:
+    """Tokens after the information bottleneck.
+
+    Attributes:
+        tokens: (..., N, C), with the gradient of the continuous tokens (straight-through).
+        codes: (..., N) int64 in [0, K), the codeword of each token; None without quantisation.
+        loss: scalar, this call's terms of Eq. 9, summed over all tokens.
+    """
+
+    tokens: Tensor
+    codes: Optional[Tensor]
+    loss: Tensor
+
+
+class ContinuousTokens(nn.Module):
+    """No bottleneck (Tab. 2, row 3): tokens pass unchanged, with a codebook's signature."""
+
+    def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
+        """See :meth:`Codebook.forward`."""
+        return Quantized(tokens=tokens, codes=None, loss=tokens.new_zeros(()))
+
+    def statistics(self) -> Dict[str, Tensor]:
+        """There is nothing to report."""
+        return {}
+
+
+class Codebook(nn.Module):
+    """K codewords that the N tokens of a clip share; the clip's code is one word for each token.
+
+    Eq. 9 as it is written is ``update="gradient"`` with the three extras off. The extras keep a
+    codebook that is trained from scratch in use: tokens on the unit sphere, a bottleneck that closes
+    gradually, and dead codewords that return at a token of the current batch.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_codes: int,
+        channels: int,
+        commitment: float,
+        update: str = "gradient",
+        decay: float = 0.99,
+        unit_norm: bool = False,
+        fade_in: int = 0,
+        revive_below: float = 0.0,
+    ):
+        """
+        Args:
+            num_codes: K.
+            channels: C.
+            commitment: lambda_com of Eq. 9.
+            update: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow the
+                moving average of their tokens and that term is left out.
+            decay: of the moving averages (codewords under "ema", and usage), per training step.
+            unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
+                scaled to the norm sqrt(C).
+            fade_in: training steps in which the output moves linearly from the continuous to the
+                quantised token; 0 quantises at once.
+            revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
+                a random token of the batch; 0 leaves it alone.
+        """
+        super().__init__()
+        assert update in UPDATES, f"codebook update {update!r} is not one of {UPDATES}"
+        self.num_codes, self.commitment = num_codes, commitment
+        self.update, self.decay = update, decay
+        self.unit_norm, self.fade_in, self.revive_below = unit_norm, fade_in, revive_below
+        codewords = torch.randn(num_codes, channels) / channels**0.5
+        if update == "gradient":
+            self.codewords = nn.Parameter(codewords)
+        else:
+            self.register_buffer("codewords", codewords)
+        self.register_buffer("usage", torch.full((num_codes,), 1 / num_codes))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
+        """
+        Args:
+            tokens: (..., N, C) continuous tokens.
+            update: False for local tokens: they are committed to the codewords and never move them.
+
+        Returns:
+            The quantised tokens.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            continuous = tokens.float()
+            if self.unit_norm:
+                continuous = F.normalize(continuous, dim=-1)
+            learning = update and self.training
+            if learning and self.revive_below:
+                self._revive(continuous.flatten(0, -2))
+            codewords = self.codewords
+            if self.unit_norm:
+                codewords = F.normalize(codewords, dim=-1)
+            codes = torch.cdist(continuous.flatten(0, -2), codewords).argmin(-1)
+            words = F.embedding(codes, codewords).view_as(continuous)
+            loss = self.commitment * (words.detach() - continuous).square().sum()
+            if update and self.update == "gradient":
+                loss = loss + (words - continuous.detach()).square().sum()
+            quantized = continuous + self._closing() * (words - continuous).detach()
+            if self.unit_norm:
+                quantized = quantized * tokens.shape[-1] ** 0.5
+            if learning:
+                self._learn(continuous.detach().flatten(0, -2), codes)
+        return Quantized(quantized.to(tokens.dtype), codes.view(tokens.shape[:-1]), loss)
+
+    def statistics(self) -> Dict[str, Tensor]:
+        """Use of the codewords over the last ``1 / (1 - decay)`` training steps.
+
+        Returns:
+            ``perplexity`` in [1, K], the number of codewords if all were used alike, and ``usage`` in
+            [0, 1], the share of codewords that get at least a tenth of their fair share of tokens.
+        """
+        share = self.usage / self.usage.sum()
+        return {
+            "perplexity": torch.special.entr(share).sum().exp(),
+            "usage": (share > 0.1 / self.num_codes).float().mean(),
+        }
+
+    def _closing(self) -> Tensor:
+        """How far the bottleneck is closed, 0 (continuous) to 1 (quantised)."""
+        return (self.steps / self.fade_in).clamp(max=1.0) if self.fade_in else 1.0
+
+    @torch.no_grad()
+    def _learn(self, tokens: Tensor, codes: Tensor) -> None:
+        """Update usage, and the codewords where no gradient does; (tokens, C) and (tokens,)."""
+        chosen = F.one_hot(codes, self.num_codes).type_as(tokens)
+        statistics = torch.cat((chosen.sum(0)[:, None], chosen.t() @ tokens), dim=1)
+        if comm.get_world_size() > 1:
+            torch.distributed.all_reduce(statistics)
+        counts, sums = statistics[:, 0], statistics[:, 1:]
+        share = counts / counts.sum()
+        if self.update == "ema":
+            # A codeword is the mean of its tokens, the old ones weighted down by their age.
+            weight = self.decay * self.usage + (1 - self.decay) * share
+            old = self.decay * self.usage[:, None] * self.codewords
+            new = (1 - self.decay) * sums / counts.sum()
+            self.codewords.copy_((old + new) / weight.clamp(min=1e-12)[:, None])
+        self.usage.mul_(self.decay).add_(share, alpha=1 - self.decay)
+        self.steps.add_(1)
+
+    @torch.no_grad()
+    def _revive(self, tokens: Tensor) -> None:
+        """Move dead codewords to tokens (tokens, C) of the batch that is about to be quantised."""
+        replacement = tokens[torch.randint(len(tokens), (self.num_codes,), device=tokens.device)]
+        if comm.get_world_size() > 1:
+            torch.distributed.broadcast(replacement, src=0)
+        dead = self.usage < self.revive_below / self.num_codes
+        self.codewords.copy_(torch.where(dead[:, None], replacement, self.codewords))
+        self.usage.copy_(torch.where(dead, 1 / self.num_codes, self.usage))

@@ -1,0 +1,109 @@
+"""L_segm: the losses of the matched tokens (Sec. 3.5)."""
+
+from typing import Dict, List
+
+import torch
+import torch.nn.functional as F
+from detectron2.utils import comm
+from fvcore.nn import giou_loss, sigmoid_focal_loss
+from torch import Tensor
+
+from qdformer.modeling.clip_batch import Targets
+from qdformer.modeling.mask_decoder import Predictions
+from qdformer.modeling.matcher import HungarianMatcher, LossWeights, to_corners
+
+PIXEL_LOSSES = ("bce", "focal")
+
+
+class SegmentationCriterion:
+    """Focal loss on classes, pixel loss and Dice on masks, L1 and GIoU on boxes.
+
+    Masks and boxes count in the frames in which the assigned object sounds; classes in every
+    annotated frame, so that a token without an object, or whose object is silent, learns the empty
+    class. Everything is divided by the number of objects that sound, over all frames and processes.
+    """
+
+    def __init__(
+        self,
+        *,
+        weights: LossWeights,
+        pixel_loss: str = "bce",
+        focal_alpha: float = 0.25,
+        focal_gamma: float = 2.0,
+    ):
+        """
+        Args:
+            weights: of the losses and of the matcher's costs.
+            pixel_loss: "bce" or "focal".
+            focal_alpha: weight of the positives in the focal losses.
+            focal_gamma: focusing exponent of the focal losses.
+        """
+        assert pixel_loss in PIXEL_LOSSES, f"pixel loss {pixel_loss!r} is not one of {PIXEL_LOSSES}"
+        self.weights, self.pixel_loss = weights, pixel_loss
+        self.alpha, self.gamma = focal_alpha, focal_gamma
+        self.matcher = HungarianMatcher(weights, focal_alpha, focal_gamma)
+
+    def __call__(
+        self, predictions: Predictions, targets: Targets, lengths: List[int]
+    ) -> Dict[str, Tensor]:
+        """
+        Args:
+            predictions: of D decoder layers.
+            targets: objects of the B clips.
+            lengths: frames of each clip.
+
+        Returns:
+            Weighted scalars ``loss_class``, ``loss_mask``, ``loss_dice``, ``loss_bbox`` and
+            ``loss_giou``, averaged over the D layers.
+        """
+        assigned = self.matcher(predictions, targets, lengths)
+        matched = targets.sounding & (assigned >= 0)  # (D, F, M)
+        layer, frame, target = matched.nonzero(as_tuple=True)
+        token = assigned[layer, frame, target]
+        # D layers share the objects, so the sum over layers is divided by D as well.
+        divisor = len(matched) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
+
+        masks = predictions.masks[layer, frame, token].float().flatten(1)
+        boxes = predictions.boxes[layer, frame, token].float()
+        target_masks = targets.masks[frame, target].flatten(1)
+        target_boxes = targets.boxes[frame, target]
+        losses = {
+            "loss_class": self.weights.classes * self._class_loss(
+                predictions.logits.float(), targets, (layer, frame, token, target)
+            ),
+            "loss_mask": self.weights.mask * self._pixel_loss(masks, target_masks).sum(),
+            "loss_dice": self.weights.dice * dice_loss(masks, target_masks).sum(),
+            "loss_bbox": self.weights.l1 * (boxes - target_boxes).abs().sum(),
+            "loss_giou": self.weights.giou
+            * giou_loss(to_corners(boxes), to_corners(target_boxes), reduction="sum"),
+        }  # fmt: skip
+        return {name: loss / divisor for name, loss in losses.items()}
+
+    def _class_loss(self, logits: Tensor, targets: Targets, pairs) -> Tensor:
+        layer, frame, token, target = pairs
+        classes = torch.zeros_like(logits)
+        classes[layer, frame, token, targets.classes[frame, target]] = 1
+        loss = sigmoid_focal_loss(logits, classes, alpha=self.alpha, gamma=self.gamma)
+        return (loss * targets.annotated[:, None, None]).sum()
+
+    def _pixel_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """(P, pixels) logits and masks to one mean a pair, (P,)."""
+        if self.pixel_loss == "focal":
+            loss = sigmoid_focal_loss(logits, masks, alpha=self.alpha, gamma=self.gamma)
+        else:
+            loss = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
+        return loss.mean(-1)
+
+
+def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
+    """1 - Dice (Milletari et al., 2016) of (P, pixels) logits and masks in [0, 1]: (P,)."""
+    probability = logits.sigmoid()
+    overlap = (probability * masks).sum(-1)
+    return 1 - (2 * overlap + 1) / (probability.sum(-1) + masks.sum(-1) + 1)
+
+
+def _mean_over_processes(count: Tensor) -> Tensor:
+    count = count.float()
+    if comm.get_world_size() > 1:
+        torch.distributed.all_reduce(count)
+    return count / comm.get_world_size()

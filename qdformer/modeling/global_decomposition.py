@@ -1,0 +1,75 @@
+"""Global semantic decomposition (Sec. 3.3): fuse a clip's sound with what is seen, take it apart."""
+
+from typing import List, Optional
+
+import torch
+from torch import Tensor, nn
+
+from qdformer.layers.clip_padding import to_clips, to_frames
+from qdformer.layers.position_encoding import sine_position
+from qdformer.layers.transformer import CrossAttentionLayer
+from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
+from qdformer.modeling.visual_tokens import VisualTokens
+
+
+class AudioVisualFusion(CrossAttentionLayer):
+    """Eq. 3: the audio of the whole clip attends to the visual features of all of its frames."""
+
+    def forward(self, audio: Tensor, visual: VisualTokens, lengths: List[int]) -> Tensor:
+        """
+        Args:
+            audio: F_a (F, C).
+            visual: F_v.
+            lengths: frames of each clip.
+
+        Returns:
+            F'_a (F, C).
+        """
+        audio, padding = to_clips(audio, lengths)  # (F, C) -> (B, T, C)
+        tokens, _ = to_clips(visual.tokens, lengths)  # (F, S, C) -> (B, T, S, C)
+        position, _ = to_clips(visual.position, lengths)
+        steps = torch.arange(audio.shape[1], device=audio.device)
+        time = sine_position(steps, audio.shape[2])  # (T, C)
+        fused = super().forward(
+            audio,
+            tokens.flatten(1, 2),
+            query_position=time[None],
+            memory_position=(position + time[:, None]).flatten(1, 2),
+            memory_padding=_memory_padding(visual, padding, lengths),
+        )
+        return to_frames(fused, padding)
+
+
+def _memory_padding(
+    visual: VisualTokens, clip_padding: Optional[Tensor], lengths: List[int]
+) -> Optional[Tensor]:
+    """Hide padded cells of real frames and all cells of frames that only fill up a clip."""
+    if visual.padding is None and clip_padding is None:
+        return None
+    hidden = visual.tokens.new_zeros((*visual.tokens.shape[:2],), dtype=torch.bool)
+    if visual.padding is not None:
+        hidden = visual.padding
+    hidden, _ = to_clips(hidden, lengths)  # (F, S) -> (B, T, S)
+    if clip_padding is not None:
+        hidden = hidden | clip_padding[..., None]
+    return hidden.flatten(1)
+
+
+class GlobalDecomposition(nn.Module):
+    """Eq. 4: N single-source tokens g_i out of the clip's multi-source sound."""
+
+    def __init__(self, decoder: AudioSemanticDecoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, prototypes: Tensor, fused_audio: Tensor, lengths: List[int]) -> Tensor:
+        """
+        Args:
+            prototypes: (N, C).
+            fused_audio: F'_a (F, C).
+            lengths: frames of each clip.
+
+        Returns:
+            g (B, N, C).
+        """
+        return self.decoder(prototypes, *to_clips(fused_audio, lengths))

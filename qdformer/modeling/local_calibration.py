@@ -1,0 +1,58 @@
+"""Local calibration (Sec. 3.4): tokens for every frame, in the words of the clip's codebook."""
+
+from typing import List
+
+from torch import Tensor, nn
+
+from qdformer.layers.clip_padding import repeat_for_frames
+from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
+from qdformer.modeling.codebook import Codebook, Quantized
+
+
+class LocalCalibration(nn.Module):
+    """Eq. 6: l_{i,t} from the sound of frame t alone, quantised without moving the codebook."""
+
+    def __init__(self, decoder: AudioSemanticDecoder):
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(
+        self,
+        prototypes: Tensor,
+        audio: Tensor,
+        global_tokens: Quantized,
+        codebook: Codebook,
+        lengths: List[int],
+    ) -> Quantized:
+        """
+        Args:
+            prototypes: (N, C).
+            audio: F_a (F, C).
+            global_tokens: e_i of each clip; they teach only through the codebook.
+            codebook: the shared codebook.
+            lengths: frames of each clip.
+
+        Returns:
+            VQ(l_{i,t}), tokens (F, N, C).
+        """
+        return codebook(self.decoder(prototypes, audio[:, None]), update=False)
+
+
+class ClipTokens(nn.Module):
+    """Without local calibration (Tab. 2, rows 3 to 5) the clip's tokens serve all of its frames."""
+
+    def forward(
+        self,
+        prototypes: Tensor,
+        audio: Tensor,
+        global_tokens: Quantized,
+        codebook: Codebook,
+        lengths: List[int],
+    ) -> Quantized:
+        """See :meth:`LocalCalibration.forward`."""
+        codes = global_tokens.codes
+        return Quantized(
+            tokens=repeat_for_frames(global_tokens.tokens, lengths),
+            codes=None if codes is None else repeat_for_frames(codes, lengths),
+            loss=global_tokens.loss.new_zeros(()),
+        )

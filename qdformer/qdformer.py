@@ -1,0 +1,155 @@
+"""QDFormer (Li et al., arXiv 2310.00132): the meta-architecture. ``forward`` is Fig. 3."""
+
+from typing import Dict, List
+
+from detectron2.config import configurable
+from detectron2.modeling import META_ARCH_REGISTRY
+from detectron2.utils.events import get_event_storage
+from torch import Tensor, nn
+
+from qdformer.errors import InputError
+from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
+from qdformer.modeling.codebook import UPDATES, Codebook, ContinuousTokens, Quantized
+from qdformer.modeling.global_decomposition import GlobalDecomposition
+from qdformer.modeling.local_calibration import ClipTokens, LocalCalibration
+from qdformer.modeling.recombination import Recombination, Unmodulated
+from qdformer.segmenter import AudioVisualSegmenter, _transformer_size
+
+
+@META_ARCH_REGISTRY.register()
+class QDFormer(AudioVisualSegmenter):
+    """Segments, in every frame of a video with sound, the objects that sound at that moment."""
+
+    @configurable
+    def __init__(
+        self,
+        *,
+        global_decomposition: GlobalDecomposition,
+        codebook: nn.Module,
+        recombination: nn.Module,
+        local_calibration: nn.Module,
+        quantization_weight: float,
+        **segmenter,
+    ):
+        """
+        Args:
+            global_decomposition: Eq. 4.
+            codebook: Eq. 2, a :class:`Codebook` or :class:`ContinuousTokens`.
+            recombination: Eq. 5, a :class:`Recombination` or :class:`Unmodulated`.
+            local_calibration: Eq. 6, a :class:`LocalCalibration` or :class:`ClipTokens`.
+            quantization_weight: lambda_quant of Eq. 8.
+            segmenter: see :class:`AudioVisualSegmenter`.
+        """
+        super().__init__(**segmenter)
+        self.global_decomposition = global_decomposition
+        self.codebook = codebook
+        self.recombination = recombination
+        self.local_calibration = local_calibration
+        self.quantization_weight = quantization_weight
+
+    @classmethod
+    def from_config(cls, cfg) -> Dict:
+        """Translate a config to the arguments of the constructor."""
+        qdformer = cfg.MODEL.QDFORMER
+        decoder = {"layers": qdformer.DECODER_LAYERS, **_transformer_size(cfg)}
+        return super().from_config(cfg) | {
+            "global_decomposition": GlobalDecomposition(AudioSemanticDecoder(**decoder)),
+            "codebook": _build_codebook(cfg) if qdformer.QUANTIZATION else ContinuousTokens(),
+            "recombination": Recombination(
+                channels=qdformer.HIDDEN_DIM, num_tokens=qdformer.NUM_TOKENS
+            )
+            if qdformer.RECOMBINATION
+            else Unmodulated(),
+            "local_calibration": LocalCalibration(AudioSemanticDecoder(**decoder))
+            if qdformer.LOCAL_CALIBRATION
+            else ClipTokens(),
+            "quantization_weight": qdformer.LOSS.QUANT,
+        }
+
+    def forward(self, clips: List[Dict]):
+        """
+        Args:
+            clips: mapper outputs, see :class:`qdformer.data.dataset_mapper.AVSDatasetMapper`.
+
+        Returns:
+            In training a dict of weighted scalar losses, otherwise one dict a clip, see
+            :meth:`AudioVisualSegmenter.inference`.
+        """
+        batch = self.collate(clips)
+        lengths = batch.lengths
+        features = self.backbone(batch.images)
+        visual = self.encoder(features, batch.valid, lengths)  # F_v
+        audio = self.audio_encoder(batch.log_mel)  # F_a
+        fused_audio = self.fusion(audio, visual, lengths)  # F'_a, Eq. 3
+        tokens = self.global_decomposition(self.prototypes, fused_audio, lengths)  # g_i, Eq. 4
+        global_tokens = self.codebook(tokens)  # e_i, Eq. 2
+        visual = self.recombination(global_tokens.tokens, visual, lengths)  # F'_v, Eq. 5
+        pixels = self.fpn(features, visual)  # F_v^out
+        local_tokens = self.local_calibration(  # VQ(l_{i,t}), Eq. 6
+            self.prototypes, audio, global_tokens, self.codebook, lengths
+        )
+        predictions = self.mask_decoder(local_tokens.tokens, visual, pixels)  # Eq. 7
+        if not self.training:
+            return self.inference(predictions, clips, batch, global_tokens, local_tokens)
+        self._log_codebook()
+        return self.losses(predictions, clips, batch) | {
+            "loss_quant": self._quantization_loss(global_tokens, local_tokens, len(clips))
+        }
+
+    def _quantization_loss(
+        self, global_tokens: Quantized, local_tokens: Quantized, clips: int
+    ) -> Tensor:
+        """lambda_quant L_quant (Eq. 9), the mean over clips."""
+        return self.quantization_weight * (global_tokens.loss + local_tokens.loss) / clips
+
+    def _log_codebook(self) -> None:
+        for name, value in self.codebook.statistics().items():
+            get_event_storage().put_scalar(f"codebook/{name}", value)
+
+
+@META_ARCH_REGISTRY.register()
+class QDFormerBaseline(AudioVisualSegmenter):
+    """Row 1 of Tab. 2: two encoders, cross-attention and the mask decoder, without decomposition.
+
+    Every one of the N queries of a frame holds the same mixed sound.
+    """
+
+    @configurable
+    def __init__(self, **segmenter):
+        """
+        Args:
+            segmenter: see :class:`AudioVisualSegmenter`.
+        """
+        super().__init__(**segmenter)
+
+    def forward(self, clips: List[Dict]):
+        """See :meth:`QDFormer.forward`."""
+        batch = self.collate(clips)
+        features = self.backbone(batch.images)
+        visual = self.encoder(features, batch.valid, batch.lengths)  # F_v
+        audio = self.audio_encoder(batch.log_mel)  # F_a
+        fused_audio = self.fusion(audio, visual, batch.lengths)  # F'_a, Eq. 3
+        pixels = self.fpn(features, visual)  # F_v^out
+        queries = self.prototypes + fused_audio[:, None]  # (F, N, C)
+        predictions = self.mask_decoder(queries, visual, pixels)  # Eq. 7
+        if not self.training:
+            return self.inference(predictions, clips, batch)
+        return self.losses(predictions, clips, batch)
+
+
+def _build_codebook(cfg) -> Codebook:
+    codebook = cfg.MODEL.QDFORMER.CODEBOOK
+    if codebook.UPDATE not in UPDATES:
+        raise InputError(
+            f"MODEL.QDFORMER.CODEBOOK.UPDATE is {codebook.UPDATE!r}; it must be one of {UPDATES}"
+        )
+    return Codebook(
+        num_codes=codebook.NUM_CODES,
+        channels=cfg.MODEL.QDFORMER.HIDDEN_DIM,
+        commitment=codebook.COMMITMENT,
+        update=codebook.UPDATE,
+        decay=codebook.DECAY,
+        unit_norm=codebook.UNIT_NORM,
+        fade_in=codebook.FADE_IN,
+        revive_below=codebook.REVIVE_BELOW,
+    )

@@ -1,0 +1,43 @@
+"""The sheet of one clip of a data set: what its record holds beside what a model says of it."""
+
+from typing import Any, Dict, Mapping
+
+import numpy as np
+from detectron2.data import Metadata
+from torch import Tensor
+
+from qdformer.data.audio import clip_log_mel
+from qdformer.data.image import read_image, read_label_map
+
+from .clip_sheet import clip_sheet
+
+
+def prediction_sheet(
+    record: Mapping[str, Any], output: Mapping[str, Tensor], metadata: Metadata
+) -> np.ndarray:
+    """Draw a clip, its ground truth and a prediction; see :func:`clip_sheet`.
+
+    Args:
+        record: a clip, see :func:`qdformer.data.avsbench.load_avs`.
+        output: what the model says of it.
+        metadata: of the data set.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    palette = metadata.stuff_colors
+    codes: Dict[str, np.ndarray] | None = None
+    if output["local_codes"] is not None:
+        codes = {scope: output[f"{scope}_codes"].cpu().numpy() for scope in ("global", "local")}
+    return clip_sheet(
+        images=[read_image(name) for name in record["file_names"]],
+        waveform=clip_log_mel(record["audio_file_name"], len(record["file_names"])),
+        ground_truth=[
+            None if name is None else read_label_map(name, record["label_format"], palette)
+            for name in record["sem_seg_file_names"]
+        ],
+        prediction=list(output["sem_seg"].cpu().numpy()),
+        metadata=metadata,
+        codes=codes,
+        title=record["video_id"],
+    )

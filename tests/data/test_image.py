@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from qdformer.data.classes import class_palette
+from qdformer.data.image import read_image, read_label_map, read_size
+from qdformer.errors import InputError
+
+# (2, 3) with every corner different, so that a flip or a transposition would show.
+LABELS = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
+PALETTE = class_palette(71)
+
+
+def save(path, pixels, mode=None, colours=None):
+    image = Image.fromarray(pixels) if mode is None else Image.fromarray(pixels).convert(mode)
+    if colours is not None:
+        image = Image.fromarray(pixels, "L")
+        image.putpalette(np.asarray(colours, np.uint8).tobytes())
+    image.save(path)
+    return path
+
+
+def test_frames_are_rgb(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    assert np.array_equal(read_image(save(tmp_path / "a.png", pixels)), pixels)
+    with_alpha = np.dstack([pixels, np.full((4, 6), 7, np.uint8)])
+    assert np.array_equal(read_image(save(tmp_path / "b.png", with_alpha)), pixels)
+    grey = read_image(save(tmp_path / "c.png", pixels[..., 0]))
+    assert np.array_equal(grey, np.repeat(pixels[..., :1], 3, axis=2))
+    grey[:] = 0  # what is returned can be written to
+
+
+def test_exif_orientation_turns_neither_frame_nor_size(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(tmp_path / "a.jpg").shape == (4, 6, 3)
+    assert read_size(tmp_path / "a.jpg") == (4, 6)
+
+
+def test_size_is_read_from_the_header_alone(tmp_path):
+    path = save(tmp_path / "a.png", np.zeros((40, 60, 3), np.uint8))
+    path.write_bytes(path.read_bytes()[:60])
+    assert read_size(path) == (40, 60)
+    with pytest.raises(InputError, match="a.png: cannot be decoded"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("read", [read_image, read_size, lambda p: read_label_map(p, "binary")])
+def test_missing_and_undecodable_files_are_named(tmp_path, read):
+    with pytest.raises(InputError, match="none.png: no such image"):
+        read(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(InputError, match="text.png: cannot be decoded"):
+        read(tmp_path / "text.png")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mode", "colours"),
+    [
+        (LABELS * 255, None, None),
+        (LABELS, None, None),
+        (LABELS * 255, "1", None),
+        (LABELS * 255, "RGB", None),
+        (LABELS, "RGB", None),
+        (LABELS * 255, "LA", None),
+        (LABELS * 128, None, None),
+        (LABELS, None, [(0, 0, 0), (255, 255, 255)]),
+        (1 - LABELS, None, [(255, 255, 255), (0, 0, 0)]),
+        (LABELS, None, [(0, 0, 0), (128, 0, 0)]),
+        (LABELS, None, [(i, i, i) for i in range(256)]),
+        (LABELS * 255, None, [(i, i, i) for i in range(256)]),
+    ],
+    ids=[
+        "grey 0/255",
+        "grey 0/1",
+        "1 bit",
+        "RGB 0/255",
+        "RGB 0/1",
+        "grey and alpha",
+        "grey 0/128",
+        "palette black, white",
+        "palette white, black",
+        "palette black, red",
+        "grey palette 0/1",
+        "grey palette 0/255",
+    ],
+)
+def test_binary_masks_of_every_kind_are_the_same(tmp_path, pixels, mode, colours):
+    labels = read_label_map(save(tmp_path / "a.png", pixels, mode, colours), "binary")
+    assert labels.dtype == np.uint8 and np.array_equal(labels, LABELS)
+
+
+def test_binary_masks_are_thresholded_and_not_dithered(tmp_path):
+    grey = np.array([[0, 100, 127], [128, 200, 255]], np.uint8).repeat(20, 0).repeat(20, 1)
+    labels = read_label_map(save(tmp_path / "a.png", grey), "binary")
+    assert np.array_equal(labels, grey > 127)
+
+
+def test_empty_binary_mask(tmp_path):
+    labels = read_label_map(save(tmp_path / "a.png", np.zeros((2, 3), np.uint8)), "binary")
+    assert labels.shape == (2, 3) and not labels.any()
+
+
+def test_index_masks_keep_grey_values_and_palette_indices(tmp_path):
+    indices = np.array([[0, 1, 70], [255, 71, 33]], np.uint8)
+    for name, colours in [("grey", None), ("palette", class_palette(256))]:
+        path = save(tmp_path / f"{name}.png", indices, colours=colours)
+        assert np.array_equal(read_label_map(path, "index"), indices)
+    assert np.array_equal(read_label_map(save(tmp_path / "rgb.png", indices, "RGB"), "index"), indices)
+
+
+def test_index_masks_with_colours_or_16_bits_are_refused(tmp_path):
+    coloured = save(tmp_path / "colour.png", PALETTE[LABELS])
+    with pytest.raises(InputError, match="colour.png: a mask of class indices"):
+        read_label_map(coloured, "index")
+    deep = save(tmp_path / "deep.png", LABELS.astype(np.uint16) * 300)
+    with pytest.raises(InputError, match="deep.png: a mask of class indices"):
+        read_label_map(deep, "index")
+
+
+def test_every_colour_of_the_palette_is_its_index(tmp_path):
+    indices = np.arange(71, dtype=np.uint8)[None].repeat(2, 0)
+    path = save(tmp_path / "a.png", PALETTE[indices])
+    assert np.array_equal(read_label_map(path, "palette", PALETTE), indices)
+    # The order of the palette is what decides, sorted or not.
+    assert np.array_equal(read_label_map(path, "palette", PALETTE[::-1]), 70 - indices)
+    # Metadata hold it as a list of tuples.
+    as_list = [tuple(colour) for colour in PALETTE.tolist()]
+    assert np.array_equal(read_label_map(path, "palette", as_list), indices)
+
+
+def test_colours_outside_the_palette_are_ignored(tmp_path):
+    colours = np.array([[(128, 0, 0), (128, 0, 1), (255, 255, 255)]], np.uint8)
+    labels = read_label_map(save(tmp_path / "a.png", colours), "palette", PALETTE)
+    assert labels.tolist() == [[1, 255, 255]]

@@ -1,0 +1,107 @@
+"""Rules that no single file can hold: import direction, device and path literals, length."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("qdformer", "projects", "datasets", "tests", "install")
+PACKAGE = sorted((ROOT / "qdformer").rglob("*.py"))
+# Data sets that lie in datasets/ may bring scripts of their own.
+SOURCES = sorted(
+    path
+    for folder in FOLDERS
+    for path in (ROOT / folder).rglob("*.py")
+    if folder != "datasets" or path.parent == ROOT / "datasets"
+)
+
+READERS = {"data", "evaluation", "visualization"}
+MODEL = {"qdformer", "segmenter", "modeling", "layers"}
+ALLOWED = {
+    "__init__": {"compat", "dependencies"},
+    "compat": set(),
+    "dependencies": set(),
+    "errors": set(),
+    "config": set(),
+    "layers": set(),
+    "modeling": {"layers"},
+    "segmenter": {"modeling", "layers"},
+    "qdformer": {"segmenter", "modeling", "layers"},
+    "data": set(),
+    "evaluation": {"data"},
+    "visualization": {"data"},
+    "predictor": {"config", "data", *MODEL},
+    "engine": {"config", *READERS, *MODEL},
+}
+"""What each part of the package may import besides itself and `errors`."""
+
+
+def part(module):
+    """The second name of `qdformer.<part>...`, or `__init__` for the package itself."""
+    names = module.split(".")
+    return names[1] if len(names) > 1 else "__init__"
+
+
+def imported_parts(path):
+    """Yields (line, part) of every import of the project, also inside of functions."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, [base, node.module]))
+            names = [base if part(base) != "__init__" else f"{base}.{a.name}" for a in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "projects":
+                yield node.lineno, "projects"
+            elif name.split(".")[0] == "qdformer":
+                yield node.lineno, part(name)
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_imports_point_one_way(path):
+    own = part(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    assert own in ALLOWED, f"{own} has no place in the import direction yet"
+    allowed = ALLOWED[own] | {own, "errors"}
+    wrong = [f"line {line}: {name}" for line, name in imported_parts(path) if name not in allowed]
+    assert not wrong
+
+
+def test_the_direction_has_no_circle():
+    above, below = set(), dict(ALLOWED)
+    while below:
+        free = {name for name, targets in below.items() if targets <= above}
+        assert free, f"a circle among {sorted(below)}"
+        above |= free
+        below = {name: targets for name, targets in below.items() if name not in free}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_no_file_is_longer_than_300_lines(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_no_device_and_no_place_is_written_into_the_code(path):
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    moves = [
+        f"line {node.lineno}: .cuda()"
+        for node in nodes
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == "cuda"
+    ]
+    places = [
+        f"line {node.lineno}: {node.value}"
+        for node in nodes
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.match(r"(/|~/|[A-Za-z]:\\)\w+", node.value)
+    ]
+    assert not moves + places
