@@ -38,7 +38,7 @@ install: $(READY)
 
 # A finished setup leaves the stamp; one that was interrupted is taken up where it stopped.
 .venv/ready: requirements.lock install/detectron2_wheel.py
-	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { python=; \
 	  for name in $(CANDIDATES); do \
 	    "$$name" -c '$(SUITABLE)' >/dev/null 2>&1 && python=$$name && break; \
 	  done; \

@@ -61,7 +61,10 @@ def fetch_sdist() -> bytes:
         finder = command._build_package_finder(options, session)
         found = finder.find_best_candidate(PROJECT, SpecifierSet(f"=={VERSION}")).best_candidate
         if found is None:
-            sys.exit(f"{PROJECT} {VERSION} is on none of pip's indexes: see `pip config list`.")
+            sys.exit(
+                f"{PROJECT} {VERSION} was not found: the indexes in `pip config list` (PyPI where"
+                " none is set) lack it or cannot be reached."
+            )
         response = session.get(found.link.url_without_fragment)
         response.raise_for_status()
         return response.content

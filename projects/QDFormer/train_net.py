@@ -5,9 +5,8 @@
 
 import sys
 
+import qdformer.qdformer  # noqa: F401, I001  (first: makes Detectron2 importable; registers the models)
 from detectron2.engine import default_argument_parser, launch
-
-import qdformer.qdformer  # noqa: F401  (registers the meta-architectures)
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer

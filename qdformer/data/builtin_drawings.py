@@ -86,7 +86,7 @@ class _Canvas:
 
     def finish(self, tilt: float) -> np.ndarray:
         """Tilts (degrees), outlines, shades from the top left, and scales down."""
-        turn = cv2.getRotationMatrix2D((_CANVAS / 2, _CANVAS / 2), tilt, 0.92)
+        turn = cv2.getRotationMatrix2D((_CANVAS / 2, _CANVAS / 2), tilt, 0.84)
         rgba = cv2.warpAffine(self.rgba, turn, (_CANVAS, _CANVAS), flags=cv2.INTER_NEAREST)
         pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (13, 13))
         outline = cv2.dilate(rgba[..., 3], pen) > rgba[..., 3]

@@ -87,17 +87,17 @@ def _clock(source: Draw, take: Draw) -> np.ndarray:
 
 
 def _drum(source: Draw, take: Draw) -> np.ndarray:
-    pitch, rate = source.uniform(75, 150), source.uniform(2.5, 4.5)
+    pitch, rate = source.uniform(110, 190), source.uniform(2.5, 4.5)
     drop, length = source.uniform(0.5, 1.2), source.uniform(0.09, 0.16)
     t = _time(0.6)
     sound = np.zeros(_samples(DURATION))
     for start in np.arange(take.uniform(0, 0.5 / rate), DURATION, 1 / rate):
         glide = pitch * (1 + drop * np.exp(-t / 0.03))
         skin = np.sin(_phase(glide)) * np.exp(-t / length)
-        slap = _lowpass(take.standard_normal(t.size), 900) * np.exp(-t / 0.025)
-        _add(sound, start, (skin + 0.5 * slap) * take.choice([1.0, 1.0, 0.6]))
+        slap = _lowpass(take.standard_normal(t.size), 1200) * np.exp(-t / 0.025)
+        _add(sound, start, (skin + 0.8 * slap) * take.choice([1.0, 1.0, 0.6]))
         if take.random() < 0.3:
-            _add(sound, start + 0.5 / rate, 0.6 * (skin + 0.5 * slap))
+            _add(sound, start + 0.5 / rate, 0.6 * (skin + 0.8 * slap))
     return sound
 
 
@@ -129,7 +129,7 @@ def _helicopter(source: Draw, take: Draw) -> np.ndarray:
 
 
 def _panflute(source: Draw, take: Draw) -> np.ndarray:
-    root, breath = source.uniform(480, 680), source.uniform(0.08, 0.2)
+    root, breath = source.uniform(480, 680), source.uniform(0.15, 0.3)
     speed, depth = source.uniform(4.5, 6), source.uniform(0.003, 0.008)
     sound = np.zeros(_samples(DURATION))
     start = 0.0

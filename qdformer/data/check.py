@@ -16,14 +16,7 @@ from tqdm import tqdm
 from qdformer.data.audio import SAMPLE_RATE, read_log_mel, read_waveform, required_samples
 from qdformer.data.avsbench import LAYOUTS
 from qdformer.data.classes import class_palette, read_classes
-from qdformer.data.clips import (
-    SPLITS,
-    Layout,
-    clip_record,
-    find_folder,
-    numbered_files,
-    read_table,
-)
+from qdformer.data.clips import SPLITS, Layout, clip_record, find_folder, numbered_files, read_table
 from qdformer.data.image import IGNORE_LABEL, LabelFormat, read_image, read_label_map
 from qdformer.errors import InputError
 
@@ -70,7 +63,7 @@ class Report:
         return not any(finding.kind in ERRORS for finding in self.findings)
 
     def __str__(self) -> str:
-        lines = [f"{layout} {split}: {n:,} clips" for (layout, split), n in self.clips.items()]
+        lines = [f"{layout} {split}: {n:,}" for (layout, split), n in self.clips.items()]
         for level, kinds in (("ERROR", ERRORS), ("WARNING", WARNINGS)):
             for kind, title in kinds.items():
                 texts = [finding.text for finding in self.findings if finding.kind == kind]
@@ -82,9 +75,8 @@ class Report:
         errors = sum(finding.kind in ERRORS for finding in self.findings)
         warnings = len(self.findings) - errors
         verdict = "can start" if self.can_train else "cannot start"
-        return "\n".join(
-            [*lines, "", f"Training {verdict}: {errors:,} errors, {warnings:,} warnings."]
-        )
+        lines += ["", f"Training {verdict}: {errors:,} errors, {warnings:,} warnings."]
+        return "\n".join(lines)
 
 
 def check_tree(
@@ -152,20 +144,24 @@ def _check_counts(
     report: Report, path: Path, layout: Layout, clips: Sequence[Mapping[str, str]]
 ) -> Iterator[Finding]:
     found = Counter(clip["split"] for clip in clips)
-    for split, published in zip(SPLITS, PUBLISHED_CLIPS[layout.name], strict=True):
-        number = report.clips[layout.name, split] = found.pop(split, 0)
-        if not number and split == "train":
-            yield Finding("missing", f"{path}: the split 'train' is empty.")
-        elif number != published:
-            doubt = " (unverified)" if layout.name == "avss" else ""
-            yield Finding(
-                "count", f"{path}: {split} {number:,}, AVSBench has {published:,}{doubt}."
-            )
-    for split, number in found.items():
+    numbers = tuple(found.pop(split, 0) for split in SPLITS)
+    report.clips.update({(layout.name, split): n for split, n in zip(SPLITS, numbers)})
+    published = PUBLISHED_CLIPS[layout.name]
+    if not numbers[0]:
+        yield Finding("missing", f"{path}: the split {SPLITS[0]!r} is empty.")
+    if numbers != published:
+        doubt = " (unverified)" if layout.name == "avss" else ""
         yield Finding(
             "count",
-            f"{path}: {number:,} clips are of a split {split!r}, which is none and not read.",
+            f"{path}: {_listed(numbers)} clips in {', '.join(SPLITS)}; AVSBench has "
+            f"{_listed(published)}{doubt}.",
         )
+    for split, number in found.items():
+        yield Finding("count", f"{path}: {number:,} clips have the split {split!r}: not read.")
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " / ".join(f"{number:,}" for number in numbers)
 
 
 def _check_classes(path: Path, classes: Sequence[str]) -> Iterator[Finding]:

@@ -25,7 +25,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from qdformer.data.assets import Asset, AssetFolders, Library, check_asset, load_libraries
+from qdformer.data.asset_readers import check_asset
+from qdformer.data.assets import Asset, AssetFolders, Library, load_libraries
 from qdformer.data.classes import BACKGROUND
 from qdformer.data.compose_layouts import LAYOUTS, write_bytes, write_clip
 from qdformer.data.scene import draw_frames, mix, plan_clip
@@ -234,5 +235,5 @@ def _check_classes(options: ComposeOptions, classes: list[str]) -> None:
     if not high <= len(classes) <= _MAX_CLASSES:
         raise InputError(
             f"classes: found {len(classes)} ({', '.join(classes[:8])}, ...), but {high} to "
-            f"{_MAX_CLASSES} are possible, since the {high} sources of a clip are of different classes"
+            f"{_MAX_CLASSES} are possible: sources that sound in one clip are of different classes"
         )

@@ -12,14 +12,8 @@ import numpy as np
 import torch
 from torchaudio.functional import add_noise
 
-from qdformer.data.assets import (
-    Asset,
-    Library,
-    loud_starts,
-    read_background,
-    read_cutout,
-    read_sound,
-)
+from qdformer.data.asset_readers import loud_starts, read_background, read_cutout, read_sound
+from qdformer.data.assets import Asset, Library
 from qdformer.data.audio import SAMPLE_RATE
 
 FADE = 0.01  # seconds

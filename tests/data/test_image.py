@@ -107,7 +107,9 @@ def test_index_masks_keep_grey_values_and_palette_indices(tmp_path):
     for name, colours in [("grey", None), ("palette", class_palette(256))]:
         path = save(tmp_path / f"{name}.png", indices, colours=colours)
         assert np.array_equal(read_label_map(path, "index"), indices)
-    assert np.array_equal(read_label_map(save(tmp_path / "rgb.png", indices, "RGB"), "index"), indices)
+    assert np.array_equal(
+        read_label_map(save(tmp_path / "rgb.png", indices, "RGB"), "index"), indices
+    )
 
 
 def test_index_masks_with_colours_or_16_bits_are_refused(tmp_path):
