@@ -143,14 +143,20 @@ def _pool(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
     if workers == 1:
         yield map
         return
-    with multiprocessing.Pool(workers, _start_worker) as pool:
+    # OpenCV hangs in a forked process that changes the number of threads it had before the fork.
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        pool = multiprocessing.Pool(workers, _start_worker)
+    finally:
+        cv2.setNumThreads(threads)
+    with pool:
         yield lambda function, jobs: pool.imap(function, jobs, chunksize=4)
 
 
 def _start_worker() -> None:
     # The parent answers Ctrl-C for all, and threads would only compete with the other workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(1)
     torch.set_num_threads(1)
 
 

@@ -108,7 +108,7 @@ class Targets:
         sounding = frame_masks.flatten(2).any(-1) & annotated[:, None]
         return cls(
             classes=_pad_objects(classes, max(counts)),
-            masks=F.avg_pool2d(frame_masks.float(), MASK_STRIDE),
+            masks=_cell_means(frame_masks.float()),
             boxes=_mask_boxes(frame_masks),
             sounding=sounding,
             annotated=annotated,
@@ -127,6 +127,13 @@ def _pad_objects(clips: List[Tensor], objects: int) -> Tensor:
     for target, clip in zip(padded, clips):
         target[:, : clip.shape[1]] = clip
     return torch.cat(padded)
+
+
+def _cell_means(masks: Tensor) -> Tensor:
+    """Average (F, M, H, W) over the cells of ``MASK_STRIDE``; unlike pooling, for M = 0 too."""
+    height, width = (side // MASK_STRIDE for side in masks.shape[-2:])
+    cells = masks.unflatten(-1, (width, MASK_STRIDE)).unflatten(-3, (height, MASK_STRIDE))
+    return cells.mean(dim=(-1, -3))
 
 
 def _mask_boxes(masks: Tensor) -> Tensor:

@@ -1,0 +1,49 @@
+"""The same clips with another sound: what a model that listens must answer differently."""
+
+from pathlib import Path
+from typing import Any, Dict, List
+
+import numpy as np
+import soundfile
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from qdformer.data.audio import SAMPLE_RATE
+
+SILENCE, OTHER_SOUND = "silence", "other_sound"
+
+
+def register_sound_variants(name: str, folder: str) -> List[str]:
+    """Register a data set twice more: in silence, and with each clip's sound from the next clip.
+
+    Frames and ground truth stay those of the right sound.
+
+    Args:
+        name: a registered data set; the new ones are ``<name>_silence`` and ``<name>_other_sound``.
+        folder: where the silent sound file goes.
+
+    Returns:
+        The three names, the given one first.
+    """
+    records = DatasetCatalog.get(name)
+    metadata = MetadataCatalog.get(name).as_dict()
+    silent = Path(folder) / "silence.wav"
+    silent.parent.mkdir(parents=True, exist_ok=True)
+    seconds = 1 + max(len(record["file_names"]) for record in records)
+    soundfile.write(silent, np.zeros(seconds * SAMPLE_RATE), SAMPLE_RATE)
+    sounds = [record["audio_file_name"] for record in records]
+    variants = {
+        SILENCE: [str(silent)] * len(records),
+        OTHER_SOUND: sounds[1:] + sounds[:1],
+    }
+    for variant, files in variants.items():
+        changed = [record | {"audio_file_name": file} for record, file in zip(records, files)]
+        _register(f"{name}_{variant}", changed, metadata)
+    return [name, *(f"{name}_{variant}" for variant in variants)]
+
+
+def _register(name: str, records: List[Dict[str, Any]], metadata: Dict[str, Any]) -> None:
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+    DatasetCatalog.register(name, lambda: records)
+    MetadataCatalog.get(name).set(**{k: v for k, v in metadata.items() if k != "name"})

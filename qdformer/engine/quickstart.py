@@ -1,0 +1,125 @@
+"""The whole path on a small scale: compose, train, evaluate with and without the right sound, show."""
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List
+
+import cv2
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from torch import nn
+
+from qdformer.data.audio import read_waveform
+from qdformer.data.compose import ComposeOptions, compose
+from qdformer.data.dataset_mapper import AVSDatasetMapper
+from qdformer.data.image import read_image
+from qdformer.data.sound_variants import register_sound_variants
+from qdformer.data.video import write_video
+from qdformer.engine.trainer import Trainer
+from qdformer.visualization.overlay import overlay
+from qdformer.visualization.prediction_sheet import prediction_sheet
+
+logger = logging.getLogger(__name__)
+
+CLIPS = {"train": 1200, "val": 100, "test": 100}
+SHEETS = 6
+SOUNDS = ("right sound", "silence", "another clip's sound")
+
+
+@dataclass(frozen=True)
+class Row:
+    """How well a model does with one kind of sound, in per cent.
+
+    Attributes:
+        sound: of ``SOUNDS``.
+        miou: over all classes, background among them.
+        foreground: mIoU over the sounding classes alone.
+    """
+
+    sound: str
+    miou: float
+    foreground: float
+
+
+def compose_quickstart(root: Path, size: int, frames: int) -> None:
+    """Compose the multi-source AVSS set of the quickstart from what is built in.
+
+    Args:
+        root: of the data set; one that is there already is kept.
+        size: of the frames, in pixels.
+        frames: of a clip.
+    """
+    compose(ComposeOptions(output=root, frames=frames, size=size, clips=CLIPS))
+
+
+def evaluate_sounds(cfg, model: nn.Module) -> List[Row]:
+    """Evaluate the first test set with its sound, with silence and with another clip's sound.
+
+    Args:
+        cfg: names the test set.
+        model: a trained model.
+
+    Returns:
+        A row for each of ``SOUNDS``.
+    """
+    names = register_sound_variants(cfg.DATASETS.TEST[0], cfg.OUTPUT_DIR)
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.DATASETS.TEST = tuple(names)
+    results = Trainer.test(cfg, model)
+    return [
+        Row(sound, *(results[name]["avs_semantic"][key] for key in ("mIoU", "foreground_mIoU")))
+        for sound, name in zip(SOUNDS, names)
+    ]
+
+
+def table(rows: List[Row]) -> str:
+    """The rows as text."""
+    lines = [f"{'':24}{'mIoU':>8}{'foreground mIoU':>18}"]
+    lines += [f"{row.sound:24}{row.miou:8.1f}{row.foreground:18.1f}" for row in rows]
+    return "\n".join(lines)
+
+
+@torch.no_grad()
+def show(cfg, model: nn.Module, folder: Path) -> List[Path]:
+    """Draw test clips beside their ground truth, and one as a video with its sound.
+
+    Args:
+        cfg: names the test set.
+        model: a trained model.
+        folder: where the pictures and the video go.
+
+    Returns:
+        The files.
+    """
+    name = cfg.DATASETS.TEST[0]
+    records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
+    mapper = AVSDatasetMapper(cfg, False)
+    model.eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for index in range(SHEETS):
+        record = records[index * len(records) // SHEETS]
+        output = model([mapper(record)])[0]
+        path = folder / f"{record['video_id']}.png"
+        cv2.imwrite(str(path), prediction_sheet(record, output, metadata)[..., ::-1])
+        files.append(path)
+        if index == 0:
+            files.append(path.with_suffix(".mp4"))
+            _write_clip(files[-1], record, output, metadata)
+    return files
+
+
+def _write_clip(path: Path, record: Dict[str, Any], output, metadata) -> None:
+    frames = (
+        overlay(read_image(name), labels, metadata)
+        for name, labels in zip(record["file_names"], output["sem_seg"].cpu().numpy())
+    )
+    write_video(path, frames, 1.0, read_waveform(record["audio_file_name"]))
+
+
+def save_rows(rows: List[Row], path: Path) -> None:
+    """Write the rows as JSON."""
+    path.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")

@@ -1,0 +1,178 @@
+import copy
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import transforms as T
+
+from qdformer.data.audio import clip_log_mel
+from qdformer.data.dataset_mapper import AVSDatasetMapper
+from qdformer.data.image import read_image, read_label_map
+from qdformer.errors import InputError
+
+NAMES = ("tiny_avss_train", "tiny_ms3_train", "tiny_s4_train")
+
+
+def records(name):
+    return copy.deepcopy(DatasetCatalog.get(name))
+
+
+def make(name="tiny_avss_train", **options):
+    records(name)  # sets the classes
+    metadata = MetadataCatalog.get(name)
+    settings = {
+        "is_train": True,
+        "augmentations": [],
+        "image_format": "RGB",
+        "palette": metadata.stuff_colors,
+        "num_classes": len(metadata.stuff_classes) - 1,
+        "num_frames": 5,
+    }
+    return AVSDatasetMapper(**(settings | options))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_clip_is_what_its_files_hold(composed, name):
+    for record in records(name)[:3]:
+        clip = make(name)(record)
+        frames = len(record["file_names"])
+        images = [read_image(file).transpose(2, 0, 1) for file in record["file_names"]]
+        assert torch.equal(clip["image"], torch.from_numpy(np.stack(images)))
+        torch.testing.assert_close(clip["audio"], clip_log_mel(record["audio_file_name"], frames))
+        palette = MetadataCatalog.get(name).stuff_colors
+        for t, file in enumerate(record["sem_seg_file_names"]):
+            assert bool(clip["annotated"][t]) == (file is not None)
+            painted = torch.zeros(clip["image"].shape[-2:], dtype=torch.uint8)
+            instances = clip["instances"][t]
+            for mask, label in zip(instances.gt_masks.tensor, instances.gt_classes):
+                painted[mask] = int(label) + 1
+            if file is not None:
+                labels = read_label_map(file, record["label_format"], palette)
+                assert torch.equal(painted, torch.from_numpy(labels))
+
+
+def test_all_frames_list_the_same_objects(composed):
+    clip = make()(records("tiny_avss_train")[0])
+    classes = [instances.gt_classes.tolist() for instances in clip["instances"]]
+    assert classes == [classes[0]] * 3
+
+
+def test_one_augmentation_draw_a_clip(composed):
+    record = records("tiny_avss_train")[1]
+    plain = make()(record)
+    flips = set()
+    for seed in range(12):
+        np.random.seed(seed)
+        clip = make(augmentations=[T.RandomFlip()])(record)
+        flipped = [
+            torch.equal(clip["image"][t], plain["image"][t].flip(-1)) for t in range(3)
+        ]
+        masks = [
+            torch.equal(
+                clip["instances"][t].gt_masks.tensor,
+                plain["instances"][t].gt_masks.tensor.flip(-1),
+            )
+            for t in range(3)
+        ]
+        same = [torch.equal(clip["image"][t], plain["image"][t]) for t in range(3)]
+        assert flipped == [True] * 3 or same == [True] * 3
+        if flipped == [True] * 3:
+            assert masks == [True] * 3
+        flips.add(flipped[0])
+    assert flips == {True, False}
+
+
+def test_longer_clips_are_cut_with_their_sound(composed):
+    record = records("tiny_avss_train")[0]
+    whole = make()(record)
+    starts = set()
+    for seed in range(10):
+        np.random.seed(seed)
+        clip = make(num_frames=2)(record)
+        start = record["file_names"].index(clip["file_names"][0])
+        starts.add(start)
+        assert torch.equal(clip["image"], whole["image"][start : start + 2])
+        torch.testing.assert_close(clip["audio"], whole["audio"][start : start + 2])
+        assert len(clip["instances"]) == len(clip["annotated"]) == 2
+    assert starts == {0, 1}
+
+
+def test_a_cut_keeps_an_annotated_frame(composed):
+    record = records("tiny_s4_train")[0]
+    assert [name is not None for name in record["sem_seg_file_names"]] == [True, False, False]
+    for seed in range(5):
+        np.random.seed(seed)
+        assert make("tiny_s4_train", num_frames=1)(record)["annotated"].tolist() == [True]
+
+
+def test_evaluation_reads_no_labels_and_cuts_nothing(composed):
+    clip = make(is_train=False, num_frames=1)(records("tiny_avss_train")[0])
+    assert len(clip["image"]) == 3 and "instances" not in clip
+
+
+def test_gain_of_the_sound(composed):
+    mapper, quiet = make(audio_gain=6.0), make()
+    record = records("tiny_avss_train")[0]
+    np.random.seed(0)
+    magnitude = mapper(record)["audio"].exp() - 0.01
+    factor = 10 ** (np.random.RandomState(0).uniform(-6, 6) / 20)
+    expected = (quiet(record)["audio"].exp() - 0.01) * factor
+    loud = expected > 0.1
+    assert (magnitude[loud] / expected[loud]).std() < 1e-3
+    assert abs(float(20 * torch.log10((magnitude / (expected / factor))[loud].median()))) <= 6
+
+
+def test_the_record_is_left_as_it_was(composed):
+    record = records("tiny_avss_train")[0]
+    before = copy.deepcopy(record)
+    make(num_frames=1)(record)
+    assert record == before
+
+
+def test_bgr(composed):
+    record = records("tiny_avss_train")[0]
+    assert torch.equal(make(image_format="BGR")(record)["image"], make()(record)["image"].flip(1))
+
+
+@pytest.fixture
+def broken(composed, tmp_path):
+    """A record whose files can be exchanged without touching the data set."""
+    record = records("tiny_avss_train")[0]
+    record["spare"] = tmp_path
+    return record
+
+
+def exchange(record, key, index, picture):
+    path = str(record["spare"] / f"{key}.png")
+    if picture is None:
+        (record["spare"] / f"{key}.png").write_bytes(b"not a picture")
+    else:
+        cv2.imwrite(path, picture)
+    record[key][index] = path
+    return path
+
+
+BROKEN = [
+    ("file_names", 1, None, ""),
+    ("file_names", 1, np.zeros((32, 64, 3), np.uint8), "64 x 32 pixels, but the clip's first frame"),
+    ("sem_seg_file_names", 0, np.zeros((32, 64), np.uint8), "64 x 32 pixels, but its frame has"),
+    ("sem_seg_file_names", 0, np.full((64, 64), 9, np.uint8), "label 9"),
+    ("sem_seg_file_names", 0, None, ""),
+]
+
+
+@pytest.mark.parametrize(("key", "index", "picture", "message"), BROKEN)
+def test_bad_files_are_named(broken, key, index, picture, message):
+    path = exchange(broken, key, index, picture)
+    with pytest.raises(InputError, match=message) as caught:
+        make()(broken)
+    assert path in str(caught.value) or broken["video_id"] in str(caught.value)
+
+
+def test_in_training_a_bad_clip_is_skipped_and_named(broken, tmp_path):
+    exchange(broken, "file_names", 1, None)
+    listed = tmp_path / "skipped.txt"
+    assert make(skipped_file=str(listed))(broken) is None
+    assert listed.read_text().startswith(broken["video_id"] + "\t")

@@ -1,0 +1,168 @@
+import inspect
+
+import pytest
+import torch
+from tests.samples import make_clip, small_config, small_model
+
+from qdformer.errors import InputError
+from qdformer.qdformer import QDFormer, QDFormerBaseline
+
+SWITCHES = {
+    "row 6, all": [],
+    "row 5, without local calibration": ["MODEL.QDFORMER.LOCAL_CALIBRATION", False],
+    "row 4, without recombination": [
+        "MODEL.QDFORMER.LOCAL_CALIBRATION", False, "MODEL.QDFORMER.RECOMBINATION", False],
+    "row 3, not quantised": [
+        "MODEL.QDFORMER.LOCAL_CALIBRATION", False, "MODEL.QDFORMER.RECOMBINATION", False,
+        "MODEL.QDFORMER.QUANTIZATION", False],
+    "row 1, baseline": ["MODEL.META_ARCHITECTURE", "QDFormerBaseline"],
+    "EMA codebook": ["MODEL.QDFORMER.CODEBOOK.UPDATE", "ema"],
+    "Eq. 9 as written": [
+        "MODEL.QDFORMER.CODEBOOK.UNIT_NORM", False, "MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW", 0.0],
+    "frames on their own": ["MODEL.QDFORMER.ENCODER.TEMPORAL_WINDOW", 0],
+    "background as a class": ["MODEL.QDFORMER.BACKGROUND_CLASS", True],
+    "last layer only": ["MODEL.QDFORMER.DEEP_SUPERVISION", False],
+    "focal pixel loss": ["MODEL.QDFORMER.LOSS.PIXEL", "focal"],
+    "one token": ["MODEL.QDFORMER.NUM_TOKENS", 1],
+}  # fmt: skip
+
+
+def train_step(model, clips):
+    losses = model.train()(clips)
+    sum(losses.values()).backward()
+    return losses
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_every_parameter_gets_a_gradient(switches, storage):
+    model = small_model(*switches)
+    losses = train_step(model, [make_clip(seed=1), make_clip(frames=2, seed=2)])
+    assert all(loss.isfinite() for loss in losses.values())
+    without = [
+        name
+        for name, parameter in model.named_parameters()
+        if parameter.grad is None or not parameter.grad.abs().sum() > 0
+    ]
+    # With a single query, attention among queries has nothing to choose from.
+    single = model.prototypes.shape[0] == 1
+    assert [name for name in without if not (single and "self_attention" in name)] == []
+
+
+@pytest.mark.parametrize("switches", SWITCHES.values(), ids=SWITCHES)
+def test_a_batch_says_what_its_clips_say_alone(switches):
+    model = small_model(*switches).eval()
+    clips = [make_clip(frames=3, seed=1), make_clip(frames=1, seed=2), make_clip(frames=2, seed=3)]
+    with torch.no_grad():
+        together = model(clips)
+        alone = [model([clip])[0] for clip in clips]
+        reverse = model(clips[::-1])[::-1]
+    for one, other, third in zip(together, alone, reverse):
+        for name in ("scores", "masks", "foreground"):
+            torch.testing.assert_close(one[name], other[name], atol=1e-4, rtol=1e-3)
+            torch.testing.assert_close(one[name], third[name], atol=1e-4, rtol=1e-3)
+        if one["local_codes"] is not None:
+            assert torch.equal(one["local_codes"], other["local_codes"])
+            assert torch.equal(one["global_codes"], third["global_codes"])
+
+
+def test_output_of_a_clip():
+    model = small_model().eval()
+    clip = make_clip(frames=4) | {"height": 90, "width": 70}
+    with torch.no_grad():
+        output = model([clip])[0]
+    assert output["sem_seg"].shape == output["foreground"].shape == (4, 90, 70)
+    assert output["sem_seg"].dtype == torch.uint8
+    assert output["scores"].shape == output["classes"].shape == (4, 5)
+    assert output["masks"].shape == (4, 5, 16, 16)
+    assert output["global_codes"].shape == (5,) and output["local_codes"].shape == (4, 5)
+
+
+def test_any_number_of_frames_at_inference():
+    model = small_model().eval()
+    with torch.no_grad():
+        for frames in (1, 7):
+            assert model([make_clip(frames=frames)])[0]["sem_seg"].shape[0] == frames
+
+
+def test_without_calibration_a_token_keeps_its_codeword_throughout_the_clip():
+    model = small_model("MODEL.QDFORMER.LOCAL_CALIBRATION", False).eval()
+    with torch.no_grad():
+        output = model([make_clip(frames=3)])[0]
+    assert torch.equal(output["local_codes"], output["global_codes"].expand(3, -1))
+
+
+def test_the_sound_of_a_frame_reaches_its_tokens_only():
+    """Local calibration hears frame t alone: another sound at t changes the codewords at t alone."""
+    model = small_model().eval()
+    # Many codewords, so that every change of a token shows in its code.
+    model.codebook.codewords = torch.nn.Parameter(torch.randn(16, 32))
+    clip, changed = make_clip(frames=3), make_clip(frames=3)
+    changed["audio"][1] += 3 * torch.randn(1, 96, 64)
+    inputs = [model.audio_encoder(c["audio"])[:, None] for c in (clip, changed)]
+    first, second = (model.local_calibration.decoder(model.prototypes, audio) for audio in inputs)
+    torch.testing.assert_close(first[[0, 2]], second[[0, 2]])
+    assert not torch.allclose(first[1], second[1])
+
+
+def test_local_tokens_never_move_the_codebook(storage):
+    """A step whose loss is the local tokens' alone leaves no gradient on the codewords."""
+    model = small_model().train()
+    audio = model.audio_encoder(make_clip()["audio"])
+    before = model.codebook.state_dict()["usage"].clone()
+    local = model.local_calibration(model.prototypes, audio, None, model.codebook, [3])
+    (local.loss + local.tokens.square().sum()).backward()
+    assert model.codebook.codewords.grad is None
+    assert torch.equal(model.codebook.usage, before)
+    assert model.prototypes.grad.abs().sum() > 0
+
+
+def test_clips_without_objects_and_without_annotation(storage):
+    model = small_model()
+    silent = make_clip(objects=0)
+    unseen = make_clip(seed=1, annotated=torch.zeros(3, dtype=torch.bool))
+    for clips in ([silent], [unseen], [silent, unseen]):
+        losses = train_step(model, clips)
+        assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_frames_of_different_size_share_a_batch():
+    model = small_model().eval()
+    clips = [make_clip(size=(64, 96)), make_clip(size=(48, 64), seed=1)]
+    with torch.no_grad():
+        outputs = model(clips)
+    assert [tuple(output["sem_seg"].shape) for output in outputs] == [(3, 64, 96), (3, 48, 64)]
+
+
+def test_codebook_use_is_logged(storage):
+    train_step(small_model(), [make_clip()])
+    assert 0 < storage.latest()["codebook/usage"][0] <= 1
+    assert 1 <= storage.latest()["codebook/perplexity"][0] <= 16
+
+
+def test_the_figure_fits_on_a_page():
+    for model in (QDFormer, QDFormerBaseline):
+        source = inspect.getsource(model.forward).split('"""')[-1]
+        lines = [line for line in source.splitlines() if line.strip()]
+        assert len(lines) <= 25
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("HIDDEN_DIM", 36, "HIDDEN_DIM is 36; with NUM_HEADS 4 it must be a multiple of 16"),
+        ("NUM_TOKENS", 0, "NUM_TOKENS is 0; it must be at least 1"),
+        ("CODEBOOK.UPDATE", "sgd", "UPDATE is 'sgd'; it must be one of"),
+        ("LOSS.PIXEL", "l2", "PIXEL is 'l2'; it must be one of"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(key, value, message):
+    with pytest.raises(InputError, match=message):
+        small_model(f"MODEL.QDFORMER.{key}", value)
+
+
+def test_random_vggish_is_trained_and_given_weights_are_frozen():
+    assert not small_model().audio_encoder.frozen
+    assert small_model("MODEL.AUDIO.WEIGHTS", "vggish.pth").audio_encoder.frozen
+    trained = ["MODEL.AUDIO.WEIGHTS", "vggish.pth", "MODEL.AUDIO.FREEZE", False]
+    assert not small_model(*trained).audio_encoder.frozen
+    assert small_config().MODEL.AUDIO.FREEZE
