@@ -11,11 +11,11 @@ import hashlib
 import io
 import json
 import math
-import multiprocessing
 import os
 import shutil
 import signal
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,12 +93,14 @@ def compose(options: ComposeOptions) -> Path:
         key=lambda asset: (asset.kind, asset.group, asset.name),
     )
     try:
-        _open_root(root, options, classes, files)
+        manifest = _manifest(options, classes, files)
+        _check_root(root, manifest)
         with _pool(options.workers) as run:
             for _ in tqdm(
                 run(check_asset, files), "checking assets", len(files), disable=not files
             ):
                 pass
+            _write_manifest(root, manifest)
             for layout in options.layouts:
                 jobs = [(layout, split, i) for split in splits for i in range(options.clips[split])]
                 work = run(_ClipWriter(options, libraries), jobs)
@@ -146,12 +148,12 @@ def _pool(workers: int) -> Iterator[Callable[[Callable, Iterable], Iterator]]:
     # OpenCV hangs in a forked process that changes the number of threads it had before the fork.
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
+    executor = ProcessPoolExecutor(workers, initializer=_start_worker)
     try:
-        pool = multiprocessing.Pool(workers, _start_worker)
+        yield lambda function, jobs: executor.map(function, jobs, chunksize=4)
     finally:
+        executor.shutdown(cancel_futures=True)
         cv2.setNumThreads(threads)
-    with pool:
-        yield lambda function, jobs: pool.imap(function, jobs, chunksize=4)
 
 
 def _start_worker() -> None:
@@ -171,10 +173,10 @@ def _write_lists(folder: Path, layout: str, rows: list[dict], classes: list[str]
         write_bytes(folder / "label2idx.json", (json.dumps(labels, indent=1) + "\n").encode())
 
 
-def _open_root(root: Path, options: ComposeOptions, classes: list[str], files: list[Asset]) -> None:
-    """Writes the manifest, or compares: a root is continued with the options it began with only."""
+def _manifest(options: ComposeOptions, classes: list[str], files: list[Asset]) -> dict[str, object]:
+    """What the bytes of a data set depend on."""
     sizes = "".join(f"{a.kind}/{a.group}/{a.name} {a.path.stat().st_size}\n" for a in files)
-    now = {
+    return {
         "layouts": list(options.layouts),
         "classes": classes,
         "frames": options.frames,
@@ -185,17 +187,18 @@ def _open_root(root: Path, options: ComposeOptions, classes: list[str], files: l
         "seed": options.seed,
         "assets": hashlib.sha256(sizes.encode()).hexdigest() if files else "built in",
     }
+
+
+def _check_root(root: Path, manifest: dict[str, object]) -> None:
+    """A root is continued only with the options that it was begun with."""
     path = root / MANIFEST
     if not path.exists():
-        taken = [root / layout.folder for layout in LAYOUTS.values()]
-        for folder in taken:
-            if folder.exists():
+        for layout in LAYOUTS.values():
+            if (root / layout.folder).exists():
                 raise InputError(
-                    f"{folder}: is there already, and no {MANIFEST} beside it tells that it was "
-                    "composed; choose another output folder"
+                    f"{root / layout.folder}: is there already, and no {MANIFEST} beside it tells "
+                    "that it was composed; choose another output folder"
                 )
-        write_bytes(root / f"{MANIFEST}.new", (json.dumps(now, indent=1) + "\n").encode())
-        os.replace(root / f"{MANIFEST}.new", path)
         return
     try:
         before = dict(json.loads(path.read_text(encoding="utf-8")))
@@ -203,13 +206,19 @@ def _open_root(root: Path, options: ComposeOptions, classes: list[str], files: l
         raise InputError(
             f"{path}: not the JSON that the composer writes; choose another output folder"
         ) from error
-    differing = [key for key, value in now.items() if before.get(key) != value]
+    differing = [key for key, value in manifest.items() if before.get(key) != value]
     if differing:
-        told = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in differing)
+        told = ", ".join(f"{key} {before.get(key)} (now {manifest[key]})" for key in differing)
         raise InputError(
             f"{root}: was composed with {told}; give the same options to continue, or choose "
             "another output folder"
         )
+
+
+def _write_manifest(root: Path, manifest: dict[str, object]) -> None:
+    partial = root / f"{MANIFEST}{_PARTIAL}"
+    write_bytes(partial, (json.dumps(manifest, indent=1) + "\n").encode())
+    os.replace(partial, root / MANIFEST)
 
 
 def _check_options(options: ComposeOptions) -> None:
@@ -240,6 +249,6 @@ def _check_classes(options: ComposeOptions, classes: list[str]) -> None:
     high = max(1 if LAYOUTS[name].constant else options.sources[1] for name in options.layouts)
     if not high <= len(classes) <= _MAX_CLASSES:
         raise InputError(
-            f"classes: found {len(classes)} ({', '.join(classes[:8])}, ...), but {high} to "
-            f"{_MAX_CLASSES} are possible: sources that sound in one clip are of different classes"
+            f"classes: found {len(classes)}, but {high} to {_MAX_CLASSES} are possible, since the "
+            "sources that sound in one clip are of different classes; change the sources or classes"
         )

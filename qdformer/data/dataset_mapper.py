@@ -1,8 +1,6 @@
 """From the record of a clip to what the network takes."""
 
 import copy
-import logging
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence
 
 import numpy as np
@@ -16,9 +14,6 @@ from torch import Tensor
 from qdformer.data.audio import EXAMPLE_HOP, clip_log_mel
 from qdformer.data.image import read_image, read_label_map
 from qdformer.errors import InputError
-
-logger = logging.getLogger(__name__)
-
 
 class AVSDatasetMapper:
     """Reads a clip's frames, sound and labels and augments them, all frames alike.
@@ -39,7 +34,6 @@ class AVSDatasetMapper:
         num_frames: int,
         audio_hop: float = EXAMPLE_HOP,
         audio_gain: float = 0.0,
-        skipped_file: Optional[str] = None,
     ):
         """
         Args:
@@ -51,8 +45,6 @@ class AVSDatasetMapper:
             num_frames: the most frames T of a training clip; longer ones are cut at random.
             audio_hop: seconds between log-mel examples.
             audio_gain: the sound is made louder or softer by up to this many dB in training.
-            skipped_file: in training, a clip that cannot be read is named there and left out; if
-                None, it raises.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -60,7 +52,6 @@ class AVSDatasetMapper:
         self.palette, self.num_classes = palette, num_classes
         self.num_frames = num_frames
         self.audio_hop, self.audio_gain = audio_hop, audio_gain
-        self.skipped_file = skipped_file
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> Dict[str, Any]:
@@ -90,10 +81,9 @@ class AVSDatasetMapper:
             "num_frames": cfg.INPUT.NUM_FRAMES,
             "audio_hop": cfg.INPUT.AUDIO_HOP,
             "audio_gain": cfg.INPUT.AUDIO_GAIN,
-            "skipped_file": str(Path(cfg.OUTPUT_DIR) / "skipped_clips.txt") if is_train else None,
         }
 
-    def __call__(self, record: Dict[str, Any]) -> Optional[Dict[str, Any]]:
+    def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
         """
         Args:
             record: a clip, see :func:`qdformer.data.avsbench.load_avs`.
@@ -102,22 +92,12 @@ class AVSDatasetMapper:
             The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32 and, in
             training, ``instances``, T Detectron2 ``Instances`` that list the clip's M objects in one
             order (``gt_classes`` from 0, ``gt_masks`` with an empty mask where the object is silent),
-            and ``annotated`` (T,) bool. None for a clip that was skipped.
+            and ``annotated`` (T,) bool.
 
         Raises:
             InputError: a file cannot be read, or does not fit the others.
         """
-        try:
-            return self._read(copy.deepcopy(record))
-        except InputError as error:
-            if self.skipped_file is None:
-                raise
-            logger.warning("skipped clip %s: %s", record["video_id"], error)
-            with open(self.skipped_file, "a") as file:
-                file.write(f"{record['video_id']}\t{error}\n")
-            return None
-
-    def _read(self, clip: Dict[str, Any]) -> Dict[str, Any]:
+        clip = copy.deepcopy(record)
         audio = clip_log_mel(clip["audio_file_name"], len(clip["file_names"]), self.audio_hop)
         if self.is_train:
             chosen = self._choose_frames(clip["sem_seg_file_names"])

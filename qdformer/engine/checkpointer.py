@@ -66,6 +66,13 @@ class AVSCheckpointer(DetectionCheckpointer):
         return incompatible
 
 
+class BestModel(AVSCheckpointer):
+    """Saves weights to evaluate and share, not to resume from: the newest checkpoint stays last."""
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Leave the tag that ``--resume`` follows where it is."""
+
+
 def load_vggish(model: nn.Module, path: str) -> None:
     """Load released VGGish weights, which come as a plain dict of tensors.
 

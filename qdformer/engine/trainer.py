@@ -10,6 +10,7 @@ from detectron2.data import (
     MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
+    get_detection_dataset_dicts,
 )
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
@@ -17,7 +18,8 @@ from detectron2.utils import comm
 from torch import nn
 
 from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.engine.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.data.skipping import SkipUnreadable
+from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
 from qdformer.engine.hooks import SheetWriter, SkippedClipsReport
 from qdformer.engine.optimizer import build_optimizer
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
@@ -30,24 +32,6 @@ HEADLINE = {"avs_object": "avs_object/J&F", "avs_semantic": "avs_semantic/mIoU"}
 
 class Trainer(DefaultTrainer):
     """One trainer for every data set: its records and metadata say the rest."""
-
-    def __init__(self, cfg):
-        """
-        Args:
-            cfg: a frozen config, see :func:`qdformer.engine.setup.setup`.
-        """
-        super().__init__(cfg)
-        self.checkpointer = AVSCheckpointer(
-            self._trainer.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
-        )
-        # Detectron2 v0.6 leaves the optimizer out of what it saves; later versions do not.
-        if "optimizer" not in self._trainer.state_dict():
-            self.checkpointer.add_checkpointable("optimizer", self._trainer.optimizer)
-            if scaler := getattr(self._trainer, "grad_scaler", None):
-                self.checkpointer.add_checkpointable("grad_scaler", scaler)
-        # The hooks save through the checkpointer that was replaced.
-        self._hooks = []
-        self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in ``OUTPUT_DIR``, or start from the weights that the config names."""
@@ -65,7 +49,9 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg):
         """Batches of ``SOLVER.IMS_PER_BATCH`` clips."""
-        return build_detection_train_loader(cfg, mapper=AVSDatasetMapper(cfg, True))
+        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+        mapper = SkipUnreadable(AVSDatasetMapper(cfg, True), records, skipped_file(cfg))
+        return build_detection_train_loader(cfg, dataset=records, mapper=mapper)
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name: str):
@@ -80,12 +66,18 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> List[HookBase]:
         """Detectron2's hooks, the best checkpoint, the pictures and the skipped clips."""
+        # Detectron2 makes the hooks last of all; they save through the checkpointer they find.
+        self.checkpointer = self._build_checkpointer()
         built = super().build_hooks()
         period = self.cfg.TEST.EVAL_PERIOD
-        extra: List[HookBase] = [SkippedClipsReport(f"{self.cfg.OUTPUT_DIR}/skipped_clips.txt")]
+        extra: List[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             extra += [
-                hooks.BestCheckpointer(period, self.checkpointer, headline_metric(self.cfg)),
+                hooks.BestCheckpointer(
+                    period,
+                    BestModel(self._trainer.model, self.cfg.OUTPUT_DIR),
+                    headline_metric(self.cfg),
+                ),
                 SheetWriter(
                     period,
                     lambda: draw_sheets(self.cfg, _unwrap(self._trainer.model)),
@@ -94,6 +86,22 @@ class Trainer(DefaultTrainer):
             ]
         # Detectron2 writes out what was logged in its last hook.
         return built[:-1] + extra + built[-1:] if comm.is_main_process() else built + extra
+
+    def _build_checkpointer(self) -> AVSCheckpointer:
+        checkpointer = AVSCheckpointer(
+            self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+        )
+        # Detectron2 v0.6 leaves the optimizer out of what it saves; later versions do not.
+        if "optimizer" not in self.state_dict().get("_trainer", {}):
+            checkpointer.add_checkpointable("optimizer", self._trainer.optimizer)
+            if scaler := getattr(self._trainer, "grad_scaler", None):
+                checkpointer.add_checkpointable("grad_scaler", scaler)
+        return checkpointer
+
+
+def skipped_file(cfg) -> str:
+    """Where a run names the clips that it could not read."""
+    return os.path.join(cfg.OUTPUT_DIR, "skipped_clips.txt")
 
 
 def headline_metric(cfg) -> str:

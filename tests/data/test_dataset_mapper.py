@@ -169,10 +169,3 @@ def test_bad_files_are_named(broken, key, index, picture, message):
     with pytest.raises(InputError, match=message) as caught:
         make()(broken)
     assert path in str(caught.value) or broken["video_id"] in str(caught.value)
-
-
-def test_in_training_a_bad_clip_is_skipped_and_named(broken, tmp_path):
-    exchange(broken, "file_names", 1, None)
-    listed = tmp_path / "skipped.txt"
-    assert make(skipped_file=str(listed))(broken) is None
-    assert listed.read_text().startswith(broken["video_id"] + "\t")

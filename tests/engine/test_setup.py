@@ -1,0 +1,70 @@
+import pytest
+from detectron2.data import DatasetCatalog
+
+from qdformer.data.sound_variants import register_sound_variants
+from qdformer.engine.setup import check_datasets, load_records, register_roots
+from qdformer.errors import InputError
+from tests.samples import small_config
+
+
+def config(train, test, classes=0):
+    return small_config(
+        "DATASETS.TRAIN", train, "DATASETS.TEST", test, "MODEL.QDFORMER.NUM_CLASSES", classes
+    )
+
+
+def test_classes_come_from_the_data(composed):
+    for layout, classes in (("avss", 3), ("ms3", 1), ("s4", 1)):
+        cfg = config((f"tiny_{layout}_train",), (f"tiny_{layout}_test",))
+        check_datasets(cfg, eval_only=False)
+        assert cfg.MODEL.QDFORMER.NUM_CLASSES == classes
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "classes", "message"),
+    [
+        (("tiny_avss_trian",), (), 0, "'tiny_avss_trian' is not registered; known: .*tiny_avss_train"),
+        (("tiny_avss_train",), ("tiny_ms3_test",), 0, "tiny_ms3_test has other classes than"),
+        (("tiny_avss_train",), (), 70, "NUM_CLASSES is 70, but tiny_avss_train has 3"),
+        ((), (), 0, "DATASETS.TRAIN is empty"),
+    ],
+)
+def test_wrong_data_sets(composed, train, test, classes, message):
+    if not train:
+        with pytest.raises(InputError, match="DATASETS.TEST is empty"):
+            check_datasets(config(train, test, classes), eval_only=True)
+        return
+    with pytest.raises(InputError, match=message):
+        check_datasets(config(train, test, classes), eval_only=False)
+
+
+def test_evaluation_needs_no_training_data(composed):
+    cfg = config(("avsbench_avss_train",), ("tiny_avss_test",))
+    check_datasets(cfg, eval_only=True)
+    assert cfg.MODEL.QDFORMER.NUM_CLASSES == 3
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    register_roots([str(tmp_path / "nowhere")])
+    with pytest.raises(InputError, match="nowhere"):
+        load_records("nowhere_avss_train")
+
+
+def test_registering_twice(composed, tmp_path):
+    register_roots([str(composed)])
+    with pytest.raises(InputError, match="tiny"):
+        register_roots([str(tmp_path / "tiny")])
+
+
+def test_sound_variants_change_the_sound_alone(composed, tmp_path):
+    names = register_sound_variants("tiny_avss_test", str(tmp_path))
+    right, silent, other = (DatasetCatalog.get(name) for name in names)
+    sounds = [record["audio_file_name"] for record in right]
+    assert [record["audio_file_name"] for record in other] == [*sounds[1:], sounds[0]]
+    assert {record["audio_file_name"] for record in silent} == {str(tmp_path / "silence.wav")}
+    for records in (silent, other):
+        for record, original in zip(records, right):
+            assert {k: v for k, v in record.items() if k != "audio_file_name"} == {
+                k: v for k, v in original.items() if k != "audio_file_name"
+            }
+    assert register_sound_variants("tiny_avss_test", str(tmp_path)) == names

@@ -1,0 +1,174 @@
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.utils.env import seed_all_rng
+
+from qdformer.engine.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.engine.setup import check_datasets, register_roots
+from qdformer.engine.trainer import Trainer, headline_metric
+from qdformer.errors import InputError
+from tests.samples import small_config, small_model
+
+
+def config(output, prefix="tiny", *overrides):
+    cfg = small_config(
+        "OUTPUT_DIR", str(output),
+        "DATASETS.TRAIN", (f"{prefix}_avss_train",),
+        "DATASETS.TEST", (f"{prefix}_avss_test",),
+        "MODEL.QDFORMER.NUM_CLASSES", 0,
+        "INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MAX_SIZE_TRAIN", 64,
+        "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64,
+        "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", 2, "SOLVER.STEPS", (),
+        "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.WARMUP_ITERS", 0,
+        "DATALOADER.NUM_WORKERS", 0,
+        "TEST.EVAL_PERIOD", 0, "TEST.NUM_SHEETS", 1,
+        "SEED", 1, *overrides,
+    )  # fmt: skip
+    check_datasets(cfg, eval_only=False)
+    cfg.freeze()
+    Path(output).mkdir(exist_ok=True)
+    return cfg
+
+
+@pytest.fixture(scope="module")
+def finished(composed, tmp_path_factory):
+    """A run of two iterations that ended."""
+    cfg = config(tmp_path_factory.mktemp("run"))
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    return cfg, trainer
+
+
+def test_a_run_leaves_scalars_results_pictures_and_the_best_checkpoint(finished):
+    cfg, _ = finished
+    output = Path(cfg.OUTPUT_DIR)
+    logged = {}
+    for line in (output / "metrics.json").read_text().splitlines():
+        logged |= json.loads(line)
+    losses = {"loss_class", "loss_mask", "loss_dice", "loss_bbox", "loss_giou", "loss_quant"}
+    assert losses | {"codebook/usage", "codebook/perplexity", headline_metric(cfg)} <= set(logged)
+    assert logged["total_loss"] == pytest.approx(sum(logged[name] for name in losses), rel=1e-4)
+    assert (output / "model_final.pth").exists() and (output / "model_best.pth").exists()
+    (sheet,) = (output / "sheets").glob("*.png")
+    assert cv2.imread(str(sheet)).std() > 0
+    assert list(output.glob("events.out.tfevents.*"))
+    assert list((output / "inference" / "tiny_avss_test").glob("*.json"))
+
+
+def test_resume_restores_weights_optimizer_and_schedule(finished):
+    cfg, trainer = finished
+    longer = cfg.clone()
+    longer.defrost()
+    longer.SOLVER.MAX_ITER = 4
+    resumed = Trainer(longer)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 2
+    for key, value in trainer.model.state_dict().items():
+        assert torch.equal(value, resumed.model.state_dict()[key]), key
+    before, after = (t._trainer.optimizer.state_dict() for t in (trainer, resumed))
+    assert before["state"].keys() == after["state"].keys() and before["state"]
+    for index, moments in before["state"].items():
+        for name, value in moments.items():
+            assert torch.equal(torch.as_tensor(value), torch.as_tensor(after["state"][index][name]))
+    resumed.train()
+    assert resumed.iter == 4
+
+
+def test_evaluation_of_a_checkpoint_repeats_the_runs_result(finished):
+    cfg, trainer = finished
+    first = Trainer.test(cfg, trainer.model)
+    model = Trainer.build_model(cfg)
+    path = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    AVSCheckpointer(model, complete=True).load(path)
+    assert Trainer.test(cfg, model) == first
+    assert 0 <= first["avs_semantic"]["mIoU"] <= 100
+
+
+def test_the_evaluator_is_the_metadatas(composed):
+    for layout, evaluator in (("ms3", "AVSObjectEvaluator"), ("avss", "AVSSemanticEvaluator")):
+        name = f"tiny_{layout}_test"
+        DatasetCatalog.get(name)
+        built = Trainer.build_evaluator(small_config(), name)
+        assert type(built).__name__ == evaluator
+        assert MetadataCatalog.get(name).evaluator_type in ("avs_object", "avs_semantic")
+
+
+def test_same_seed_same_weights(composed, tmp_path):
+    weights = []
+    for name in ("first", "second"):
+        seed_all_rng(3)
+        cfg = config(tmp_path / name, "tiny", "DATASETS.TEST", ())
+        trainer = Trainer(cfg)
+        trainer.train()
+        weights.append(trainer.model.state_dict())
+    assert all(torch.equal(value, weights[1][key]) for key, value in weights[0].items())
+
+
+def test_undecodable_clips_are_skipped_counted_and_named(composed, tmp_path, caplog):
+    root = tmp_path / "damaged"
+    shutil.copytree(composed, root)
+    register_roots([str(root)])
+    broken = DatasetCatalog.get("damaged_avss_train")[:3]
+    for record in broken:
+        Path(record["file_names"][1]).write_bytes(b"\xff\xd8 no picture")
+    cfg = config(tmp_path / "run", "damaged", "DATASETS.TEST", (), "SOLVER.MAX_ITER", 6)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    with caplog.at_level("WARNING", logger="qdformer"):
+        trainer.train()
+    report = [r.getMessage() for r in caplog.records if "could not be read" in r.getMessage()]
+    assert len(report) == 1
+    named = {record["video_id"] for record in broken if record["video_id"] in report[0]}
+    assert named and (tmp_path / "run" / "model_final.pth").exists()
+
+
+def test_weights_of_another_architecture_are_refused(finished, tmp_path):
+    cfg, _ = finished
+    path = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    other = small_model("MODEL.QDFORMER.NUM_CLASSES", 3, "MODEL.QDFORMER.HIDDEN_DIM", 64)
+    for complete in (True, False):
+        with pytest.raises(InputError, match="weights of another architecture"):
+            AVSCheckpointer(other, complete=complete).load(path)
+    with pytest.raises(InputError, match="none.pth: no such file"):
+        AVSCheckpointer(other).load(str(tmp_path / "none.pth"))
+    (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
+    with pytest.raises(InputError, match="broken.pth: cannot be read as a checkpoint"):
+        AVSCheckpointer(other).load(str(tmp_path / "broken.pth"))
+    with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
+        AVSCheckpointer(other, complete=True).load("")
+
+
+def test_a_backbone_alone_may_start_training_but_not_be_evaluated(tmp_path):
+    source, model = small_model(), small_model()
+    weights = {k: v + 1 for k, v in source.state_dict().items() if k.startswith("backbone.")}
+    torch.save({"model": weights}, tmp_path / "backbone.pth")
+    AVSCheckpointer(model).load(str(tmp_path / "backbone.pth"))
+    for key, value in weights.items():
+        assert torch.equal(model.state_dict()[key], value)
+    with pytest.raises(InputError, match="weights of another architecture"):
+        AVSCheckpointer(model, complete=True).load(str(tmp_path / "backbone.pth"))
+
+
+def test_vggish_weights(tmp_path):
+    source, model = small_model(), small_model()
+    vggish = source.audio_encoder.vggish
+    weights = {key: value + 1 for key, value in vggish.state_dict().items()}
+    torch.save(weights, tmp_path / "vggish.pth")
+    load_vggish(model, str(tmp_path / "vggish.pth"))
+    for key, value in weights.items():
+        assert torch.equal(model.audio_encoder.vggish.state_dict()[key], value)
+    weights.pop("features.0.weight")
+    torch.save(weights, tmp_path / "part.pth")
+    with pytest.raises(InputError, match="part.pth: features.0.weight has shape missing"):
+        load_vggish(model, str(tmp_path / "part.pth"))
+    with pytest.raises(InputError, match="none.pth: no such file"):
+        load_vggish(model, str(tmp_path / "none.pth"))
+    torch.save(source, tmp_path / "module.pth")
+    with pytest.raises(InputError, match="module.pth: cannot be read as VGGish weights"):
+        load_vggish(model, str(tmp_path / "module.pth"))
