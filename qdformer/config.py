@@ -9,13 +9,13 @@ def add_qdformer_config(cfg: CN) -> None:
     Args:
         cfg: a config from ``detectron2.config.get_cfg()``; changed in place.
     """
-    # Folders under $DETECTRON2_DATASETS (or absolute paths) that hold AVSBench's trees; each registers
-    # <folder name>_{s4,ms3,avss}_{train,val,test}. "avsbench" itself is always registered.
+    # Folders under $DETECTRON2_DATASETS (or absolute paths) that hold AVSBench's trees; each
+    # registers <folder name>_{s4,ms3,avss}_{train,val,test}. avsbench_* is always registered.
     cfg.DATASETS.AVS_ROOTS = ()
 
     # Frames of a training clip, T (Tab. B). At inference every clip keeps its own length.
     cfg.INPUT.NUM_FRAMES = 5
-    # Seconds between the starts of two log-mel examples; 0.96 as AVSBench, 1.0 in step with the frames.
+    # Seconds between the starts of two log-mel examples: 0.96 as AVSBench, 1.0 in step with frames.
     cfg.INPUT.AUDIO_HOP = 0.96
     # In training, the sound is made louder or softer by up to this many dB.
     cfg.INPUT.AUDIO_GAIN = 0.0
@@ -45,7 +45,7 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.AUDIO = CN()
     cfg.MODEL.AUDIO.CONV_DIMS = [64, 128, 256, 512]
     cfg.MODEL.AUDIO.FC_DIMS = [4096, 4096, 128]
-    # Normalisation after each convolution ("BN" helps from random weights; released weights want "").
+    # Normalisation after each convolution: "BN" helps from random weights, released ones want "".
     cfg.MODEL.AUDIO.NORM = ""
     # File with VGGish's released weights; empty starts from random ones.
     cfg.MODEL.AUDIO.WEIGHTS = ""
@@ -65,8 +65,8 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.QDFORMER.NUM_TOKENS = 5
     # Layers of the three transformer decoders (Tab. C).
     cfg.MODEL.QDFORMER.DECODER_LAYERS = 3
-    # Tab. 2: quantise the tokens (row 4), recombine them with the visual features (row 5), calibrate
-    # them frame by frame (row 6). Row 1 is META_ARCHITECTURE "QDFormerBaseline".
+    # Tab. 2: quantise the tokens (row 4), recombine them with the visual features (row 5) and
+    # calibrate them frame by frame (row 6). Row 1 is META_ARCHITECTURE "QDFormerBaseline".
     cfg.MODEL.QDFORMER.QUANTIZATION = True
     cfg.MODEL.QDFORMER.RECOMBINATION = True
     cfg.MODEL.QDFORMER.LOCAL_CALIBRATION = True

@@ -1,7 +1,5 @@
 """QDFormer (Li et al., arXiv 2310.00132): the meta-architecture. ``forward`` is Fig. 3."""
 
-from typing import Dict, List
-
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
@@ -33,12 +31,12 @@ class QDFormer(AudioVisualSegmenter):
     ):
         """
         Args:
-            global_decomposition: Eq. 4.
-            codebook: Eq. 2, a :class:`Codebook` or :class:`ContinuousTokens`.
-            recombination: Eq. 5, a :class:`Recombination` or :class:`Unmodulated`.
-            local_calibration: Eq. 6, a :class:`LocalCalibration` or :class:`ClipTokens`.
-            quantization_weight: lambda_quant of Eq. 8.
-            segmenter: see :class:`AudioVisualSegmenter`.
+        global_decomposition: Eq. 4.
+        codebook: Eq. 2, a :class:`Codebook` or :class:`ContinuousTokens`.
+        recombination: Eq. 5, a :class:`Recombination` or :class:`Unmodulated`.
+        local_calibration: Eq. 6, a :class:`LocalCalibration` or :class:`ClipTokens`.
+        quantization_weight: lambda_quant of Eq. 8.
+        segmenter: see :class:`AudioVisualSegmenter`.
         """
         super().__init__(**segmenter)
         self.global_decomposition = global_decomposition
@@ -48,7 +46,7 @@ class QDFormer(AudioVisualSegmenter):
         self.quantization_weight = quantization_weight
 
     @classmethod
-    def from_config(cls, cfg) -> Dict:
+    def from_config(cls, cfg) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
         decoder = {"layers": qdformer.DECODER_LAYERS, **_transformer_size(cfg)}
@@ -66,7 +64,7 @@ class QDFormer(AudioVisualSegmenter):
             "quantization_weight": qdformer.LOSS.QUANT,
         }
 
-    def forward(self, clips: List[Dict]):
+    def forward(self, clips: list[dict]):
         """
         Args:
             clips: mapper outputs, see :class:`qdformer.data.dataset_mapper.AVSDatasetMapper`.
@@ -118,11 +116,11 @@ class QDFormerBaseline(AudioVisualSegmenter):
     def __init__(self, **segmenter):
         """
         Args:
-            segmenter: see :class:`AudioVisualSegmenter`.
+        segmenter: see :class:`AudioVisualSegmenter`.
         """
         super().__init__(**segmenter)
 
-    def forward(self, clips: List[Dict]):
+    def forward(self, clips: list[dict]):
         """See :meth:`QDFormer.forward`."""
         batch = self.collate(clips)
         features = self.backbone(batch.images)

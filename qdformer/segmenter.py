@@ -1,7 +1,6 @@
 """What every audio-visual segmenter of this package shares: encoders, masks, losses, label maps."""
 
 import logging
-from typing import Dict, List, Optional
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -39,25 +38,25 @@ class AudioVisualSegmenter(nn.Module):
         mask_decoder: MaskDecoder,
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
-        background_class: Optional[int],
-        pixel_mean: List[float],
-        pixel_std: List[float],
+        background_class: int | None,
+        pixel_mean: list[float],
+        pixel_std: list[float],
     ):
         """
         Args:
-            backbone: a Detectron2 backbone.
-            encoder: its maps to F_v.
-            audio_encoder: log-mel examples to F_a.
-            fusion: Eq. 3.
-            num_tokens: N.
-            channels: C.
-            fpn: the pixel features.
-            mask_decoder: Eq. 7.
-            criterion: L_segm.
-            thresholds: what counts as confident at inference.
-            background_class: index of the class that stands for background, if there is one.
-            pixel_mean: of the three channels, in the frames' order and range.
-            pixel_std: likewise.
+        backbone: a Detectron2 backbone.
+        encoder: its maps to F_v.
+        audio_encoder: log-mel examples to F_a.
+        fusion: Eq. 3.
+        num_tokens: N.
+        channels: C.
+        fpn: the pixel features.
+        mask_decoder: Eq. 7.
+        criterion: L_segm.
+        thresholds: what counts as confident at inference.
+        background_class: index of the class that stands for background, if there is one.
+        pixel_mean: of the three channels, in the frames' order and range.
+        pixel_std: likewise.
         """
         super().__init__()
         self.backbone, self.encoder, self.fpn = backbone, encoder, fpn
@@ -69,7 +68,7 @@ class AudioVisualSegmenter(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), False)
 
     @classmethod
-    def from_config(cls, cfg) -> Dict:
+    def from_config(cls, cfg) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
         _check(cfg)
@@ -93,7 +92,10 @@ class AudioVisualSegmenter(nn.Module):
             "channels": channels,
             "fpn": PixelFPN(
                 shapes={"res2": shapes["res2"]}
-                | {name: ShapeSpec(channels=channels, stride=shapes[name].stride) for name in encoded},
+                | {
+                    name: ShapeSpec(channels=channels, stride=shapes[name].stride)
+                    for name in encoded
+                },
                 channels=channels,
                 norm=cfg.MODEL.FPN.NORM,
             ),
@@ -124,12 +126,12 @@ class AudioVisualSegmenter(nn.Module):
         """Where the model lives."""
         return self.pixel_mean.device
 
-    def collate(self, clips: List[Dict]) -> ClipBatch:
+    def collate(self, clips: list[dict]) -> ClipBatch:
         """Join mapper outputs to one batch on the model's device."""
         divisibility = max(self.backbone.size_divisibility, MASK_STRIDE)
         return ClipBatch.collate(clips, self.pixel_mean, self.pixel_std, divisibility)
 
-    def losses(self, predictions: Predictions, clips: List[Dict], batch: ClipBatch) -> Dict:
+    def losses(self, predictions: Predictions, clips: list[dict], batch: ClipBatch) -> dict:
         """L_segm of the predictions: a dict of weighted scalars."""
         targets = Targets.collate(clips, batch, self.background_class)
         return self.criterion(predictions, targets, batch.lengths)
@@ -137,11 +139,11 @@ class AudioVisualSegmenter(nn.Module):
     def inference(
         self,
         predictions: Predictions,
-        clips: List[Dict],
+        clips: list[dict],
         batch: ClipBatch,
-        global_tokens: Optional[Quantized] = None,
-        local_tokens: Optional[Quantized] = None,
-    ) -> List[Dict[str, Tensor]]:
+        global_tokens: Quantized | None = None,
+        local_tokens: Quantized | None = None,
+    ) -> list[dict[str, Tensor]]:
         """Label maps at the size of the clips' own frames, one dict a clip.
 
         Returns:
@@ -170,7 +172,7 @@ class AudioVisualSegmenter(nn.Module):
         return results
 
 
-def _transformer_size(cfg) -> Dict[str, int]:
+def _transformer_size(cfg) -> dict[str, int]:
     return {
         "channels": cfg.MODEL.QDFORMER.HIDDEN_DIM,
         "heads": cfg.MODEL.QDFORMER.NUM_HEADS,
@@ -181,7 +183,9 @@ def _transformer_size(cfg) -> Dict[str, int]:
 def _build_audio_encoder(cfg) -> AudioEncoder:
     audio = cfg.MODEL.AUDIO
     if audio.FREEZE and not audio.WEIGHTS:
-        logger.warning("MODEL.AUDIO.WEIGHTS is empty: VGGish starts from random weights and is trained")
+        logger.warning(
+            "MODEL.AUDIO.WEIGHTS is empty: VGGish starts from random weights and is trained"
+        )
     return AudioEncoder(
         vggish=VGGish(conv_dims=audio.CONV_DIMS, fc_dims=audio.FC_DIMS, norm=audio.NORM),
         channels=cfg.MODEL.QDFORMER.HIDDEN_DIM,
@@ -198,10 +202,11 @@ def _check(cfg) -> None:
     unit = 4 * qdformer.NUM_HEADS
     if qdformer.HIDDEN_DIM % unit:
         raise InputError(
-            f"MODEL.QDFORMER.HIDDEN_DIM is {qdformer.HIDDEN_DIM}; with NUM_HEADS {qdformer.NUM_HEADS} "
-            f"it must be a multiple of {unit}"
+            f"MODEL.QDFORMER.HIDDEN_DIM is {qdformer.HIDDEN_DIM}; with NUM_HEADS "
+            f"{qdformer.NUM_HEADS} it must be a multiple of {unit}"
         )
     if qdformer.LOSS.PIXEL not in PIXEL_LOSSES:
         raise InputError(
-            f"MODEL.QDFORMER.LOSS.PIXEL is {qdformer.LOSS.PIXEL!r}; it must be one of {PIXEL_LOSSES}"
+            f"MODEL.QDFORMER.LOSS.PIXEL is {qdformer.LOSS.PIXEL!r}; it must be one of "
+            f"{PIXEL_LOSSES}"
         )

@@ -5,7 +5,8 @@ import os
 import sys
 from pathlib import Path
 
-import qdformer.qdformer  # noqa: F401, I001  (first: makes Detectron2 importable; registers the models)
+# First: makes Detectron2 importable and registers the models.
+import qdformer.qdformer  # noqa: F401
 from detectron2.engine import default_argument_parser
 from qdformer.engine.quickstart import compose_quickstart, evaluate_sounds, save_rows, show, table
 from qdformer.engine.setup import setup
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(args: argparse.Namespace) -> None:
+    """Run the four steps and say where their results lie."""
     data = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "quickstart"
     output = Path(args.output)
     print(f"1/4 composing clips with sound in {data}", flush=True)
@@ -33,7 +35,10 @@ def main(args: argparse.Namespace) -> None:
     save_rows(rows, output / "results.json")
     print("4/4 drawing", flush=True)
     files = show(cfg, trainer.model, output / "predictions")
-    print(f"\n{table(rows)}\n\nThe table lies in {output / 'results.json'}; predictions beside ground truth:")
+    print(
+        f"\n{table(rows)}\n\n"
+        f"The table lies in {output / 'results.json'}; predictions beside ground truth:"
+    )
     print("\n".join(f"  {file}" for file in files))
     print(f"The model: {output / 'model_final.pth'}; delete {output} to train again.")
 

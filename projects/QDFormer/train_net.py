@@ -1,11 +1,12 @@
 """Train and evaluate QDFormer, with all of Detectron2's flags.
 
-    train_net.py --config-file configs/qdformer_swin_t.yaml [--eval-only] [--resume] [KEY VALUE ...]
+train_net.py --config-file configs/qdformer_swin_t.yaml [--eval-only] [--resume] [KEY VALUE ...]
 """
 
 import sys
 
-import qdformer.qdformer  # noqa: F401, I001  (first: makes Detectron2 importable; registers the models)
+# First: makes Detectron2 importable and registers the models.
+import qdformer.qdformer  # noqa: F401
 from detectron2.engine import default_argument_parser, launch
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.setup import setup
@@ -14,6 +15,7 @@ from qdformer.errors import InputError
 
 
 def main(args):
+    """Run in every process."""
     cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)

@@ -1,7 +1,8 @@
 """From the record of a clip to what the network takes."""
 
 import copy
-from typing import Any, Dict, List, Optional, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from qdformer.data.audio import EXAMPLE_HOP, clip_log_mel
 from qdformer.data.image import read_image, read_label_map
 from qdformer.errors import InputError
+
 
 class AVSDatasetMapper:
     """Reads a clip's frames, sound and labels and augments them, all frames alike.
@@ -29,7 +31,7 @@ class AVSDatasetMapper:
         is_train: bool,
         augmentations: Sequence[T.Augmentation],
         image_format: str,
-        palette: Optional[np.ndarray],
+        palette: np.ndarray | None,
         num_classes: int,
         num_frames: int,
         audio_hop: float = EXAMPLE_HOP,
@@ -37,14 +39,14 @@ class AVSDatasetMapper:
     ):
         """
         Args:
-            is_train: read labels, cut clips to ``num_frames``, augment the sound.
-            augmentations: of the frames; one draw a clip.
-            image_format: "RGB" or "BGR", the order that the backbone's weights expect.
-            palette: (num, 3) RGB colours of colour-coded label maps.
-            num_classes: labels run from 0 (background) to ``num_classes``; 255 is ignored.
-            num_frames: the most frames T of a training clip; longer ones are cut at random.
-            audio_hop: seconds between log-mel examples.
-            audio_gain: the sound is made louder or softer by up to this many dB in training.
+        is_train: read labels, cut clips to ``num_frames``, augment the sound.
+        augmentations: of the frames; one draw a clip.
+        image_format: "RGB" or "BGR", the order that the backbone's weights expect.
+        palette: (num, 3) RGB colours of colour-coded label maps.
+        num_classes: labels run from 0 (background) to ``num_classes``; 255 is ignored.
+        num_frames: the most frames T of a training clip; longer ones are cut at random.
+        audio_hop: seconds between log-mel examples.
+        audio_gain: the sound is made louder or softer by up to this many dB in training.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -54,14 +56,14 @@ class AVSDatasetMapper:
         self.audio_hop, self.audio_gain = audio_hop, audio_gain
 
     @classmethod
-    def from_config(cls, cfg, is_train: bool = True) -> Dict[str, Any]:
+    def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
         """Translate a config to the arguments of the constructor."""
         size = T.ResizeShortestEdge(
             cfg.INPUT.MIN_SIZE_TRAIN if is_train else cfg.INPUT.MIN_SIZE_TEST,
             cfg.INPUT.MAX_SIZE_TRAIN if is_train else cfg.INPUT.MAX_SIZE_TEST,
             cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING if is_train else "choice",
         )
-        augmentations: List[T.Augmentation] = [size]
+        augmentations: list[T.Augmentation] = [size]
         if is_train and cfg.INPUT.RANDOM_FLIP == "horizontal":
             augmentations.append(T.RandomFlip())
         if is_train and cfg.INPUT.COLOR_JITTER:
@@ -83,16 +85,16 @@ class AVSDatasetMapper:
             "audio_gain": cfg.INPUT.AUDIO_GAIN,
         }
 
-    def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """
         Args:
             record: a clip, see :func:`qdformer.data.avsbench.load_avs`.
 
         Returns:
-            The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32 and, in
-            training, ``instances``, T Detectron2 ``Instances`` that list the clip's M objects in one
-            order (``gt_classes`` from 0, ``gt_masks`` with an empty mask where the object is silent),
-            and ``annotated`` (T,) bool.
+            The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32
+            and, in training, ``instances``, T Detectron2 ``Instances`` that list the clip's M
+            objects in one order (``gt_classes`` from 0, ``gt_masks`` with an empty mask where the
+            object is silent), and ``annotated`` (T,) bool.
 
         Raises:
             InputError: a file cannot be read, or does not fit the others.
@@ -108,8 +110,8 @@ class AVSDatasetMapper:
         for name, frame in zip(clip["file_names"], frames):
             if frame.shape != frames[0].shape:
                 raise InputError(
-                    f"{name}: {frame.shape[1]} x {frame.shape[0]} pixels, but the clip's first frame "
-                    f"has {frames[0].shape[1]} x {frames[0].shape[0]}; all frames of a clip must agree"
+                    f"{name}: {frame.shape[1]} x {frame.shape[0]} pixels, but the clip's first "
+                    f"frame has {frames[0].shape[1]} x {frames[0].shape[0]}; all must agree"
                 )
         drawn = T.AugInput(frames[0])
         transforms = self.augmentations(drawn)
@@ -122,7 +124,7 @@ class AVSDatasetMapper:
             clip.update(self._read_labels(clip, frames[0].shape[:2], transforms))
         return clip
 
-    def _choose_frames(self, sem_seg_file_names: Sequence[Optional[str]]) -> slice:
+    def _choose_frames(self, sem_seg_file_names: Sequence[str | None]) -> slice:
         """A run of at most ``num_frames`` frames, with an annotated one if the clip has any."""
         total = len(sem_seg_file_names)
         starts = np.arange(max(total - self.num_frames, 0) + 1)
@@ -138,7 +140,7 @@ class AVSDatasetMapper:
         factor = 10 ** (np.random.uniform(-self.audio_gain, self.audio_gain) / 20)
         return ((log_mel.exp() - 0.01).clamp(min=0) * factor + 0.01).log()
 
-    def _read_labels(self, clip: Dict[str, Any], size, transforms) -> Dict[str, Any]:
+    def _read_labels(self, clip: dict[str, Any], size, transforms) -> dict[str, Any]:
         names = clip["sem_seg_file_names"]
         height, width = clip["image"].shape[-2:]
         labels = np.zeros((len(names), height, width), dtype=np.uint8)
@@ -148,15 +150,15 @@ class AVSDatasetMapper:
             label_map = read_label_map(name, clip["label_format"], self.palette)
             if label_map.shape != size:
                 raise InputError(
-                    f"{name}: {label_map.shape[1]} x {label_map.shape[0]} pixels, but its frame has "
-                    f"{size[1]} x {size[0]}"
+                    f"{name}: {label_map.shape[1]} x {label_map.shape[0]} pixels, but its frame "
+                    f"has {size[1]} x {size[0]}"
                 )
             labels[t] = transforms.apply_segmentation(label_map)
         present = [int(label) for label in np.unique(labels) if label not in (0, 255)]
         if present and present[-1] > self.num_classes:
             raise InputError(
-                f"clip {clip['video_id']}: label {present[-1]} in its label maps, but the data set has "
-                f"classes 0 to {self.num_classes}"
+                f"clip {clip['video_id']}: label {present[-1]} in its label maps, but the data set "
+                f"has classes 0 to {self.num_classes}"
             )
         classes = torch.tensor(present, dtype=torch.int64)
         masks = torch.from_numpy(labels[:, None] == np.array(present).reshape(1, -1, 1, 1))

@@ -2,8 +2,9 @@
 
 import logging
 import random
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any
 
 from qdformer.errors import InputError
 
@@ -15,21 +16,21 @@ class SkipUnreadable:
 
     def __init__(
         self,
-        mapper: Callable[[Dict[str, Any]], Dict[str, Any]],
-        records: List[Dict[str, Any]],
+        mapper: Callable[[dict[str, Any]], dict[str, Any]],
+        records: list[dict[str, Any]],
         skipped_file: str,
     ):
         """
         Args:
-            mapper: raises :class:`InputError` for a clip that cannot be read.
-            records: the clips to draw from.
-            skipped_file: names every skipped clip and why, a line each; several processes share it.
+        mapper: raises :class:`InputError` for a clip that cannot be read.
+        records: the clips to draw from.
+        skipped_file: names every skipped clip and why, a line each; several processes share it.
         """
         self.mapper, self.records = mapper, records
         self.skipped_file = Path(skipped_file)
         self.unreadable = set()
 
-    def __call__(self, record: Dict[str, Any]) -> Dict[str, Any]:
+    def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Map ``record``, or the first other one that can be read.
 
         Raises:

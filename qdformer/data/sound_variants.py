@@ -1,7 +1,7 @@
 """The same clips with another sound: what a model that listens must answer differently."""
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -12,7 +12,7 @@ from qdformer.data.audio import SAMPLE_RATE
 SILENCE, OTHER_SOUND = "silence", "other_sound"
 
 
-def register_sound_variants(name: str, folder: str) -> List[str]:
+def register_sound_variants(name: str, folder: str) -> list[str]:
     """Register a data set twice more: in silence, and with each clip's sound from the next clip.
 
     Frames and ground truth stay those of the right sound.
@@ -41,7 +41,7 @@ def register_sound_variants(name: str, folder: str) -> List[str]:
     return [name, *(f"{name}_{variant}" for variant in variants)]
 
 
-def _register(name: str, records: List[Dict[str, Any]], metadata: Dict[str, Any]) -> None:
+def _register(name: str, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:
     if name in DatasetCatalog.list():
         DatasetCatalog.remove(name)
         MetadataCatalog.remove(name)

@@ -1,7 +1,7 @@
 """Checkpoints: complete ones for resuming and evaluating, partial ones to start from."""
 
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
@@ -16,16 +16,16 @@ class AVSCheckpointer(DetectionCheckpointer):
     def __init__(self, model: nn.Module, save_dir: str = "", *, complete: bool = False, **others):
         """
         Args:
-            model: where to load to.
-            save_dir: where to save to.
-            complete: a loaded file must hold every weight of the model, as for evaluation; otherwise
-                it may hold a part, such as the backbone, to start training from.
-            others: see Detectron2's checkpointer.
+        model: where to load to.
+        save_dir: where to save to.
+        complete: a loaded file must hold every weight of the model, as for evaluation; otherwise
+            it may hold a part, such as the backbone, to start training from.
+        others: see Detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
         self.complete = complete
 
-    def load(self, path: str, *args, **kwargs) -> Dict[str, Any]:
+    def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """Load ``path``; see Detectron2's checkpointer.
 
         Raises:
@@ -41,27 +41,27 @@ class AVSCheckpointer(DetectionCheckpointer):
         self._path = path
         return super().load(path, *args, **kwargs)
 
-    def _load_file(self, filename: str) -> Dict[str, Any]:
+    def _load_file(self, filename: str) -> dict[str, Any]:
         try:
             return super()._load_file(filename)
         except Exception as error:  # torch and pickle raise what they like on a broken file
             raise InputError(
-                f"{filename}: cannot be read as a checkpoint ({type(error).__name__}); expected a .pth "
-                "that this project wrote or Detectron2's .pkl of a backbone"
+                f"{filename}: cannot be read as a checkpoint ({type(error).__name__}); expected a "
+                ".pth that this project wrote or Detectron2's .pkl of a backbone"
             ) from error
 
-    def _load_model(self, checkpoint: Dict[str, Any]):
+    def _load_model(self, checkpoint: dict[str, Any]):
         incompatible = super()._load_model(checkpoint)
         expected = len(self.model.state_dict())
         wrong = [key for key, *_ in incompatible.incorrect_shapes]
         absent = list(incompatible.missing_keys)
-        unfit: List[str] = wrong + absent
+        unfit: list[str] = wrong + absent
         nothing = len(unfit) >= expected
         if nothing or wrong or (self.complete and absent):
             raise InputError(
-                f"{self._path}: weights of another architecture: {expected - len(unfit)} of the model's "
-                f"{expected} tensors found, {len(wrong)} of another shape, e.g. {unfit[0]}; use the "
-                "config that the checkpoint was trained with"
+                f"{self._path}: weights of another architecture: {expected - len(unfit)} of the "
+                f"model's {expected} tensors found, {len(wrong)} of another shape, e.g. "
+                f"{unfit[0]}; use the config that the checkpoint was trained with"
             )
         return incompatible
 
@@ -91,15 +91,15 @@ def load_vggish(model: nn.Module, path: str) -> None:
         shapes = {key: tuple(value.shape) for key, value in weights.items()}
     except Exception as error:
         raise InputError(
-            f"{path}: cannot be read as VGGish weights ({type(error).__name__}); expected a file of "
-            "tensors such as vggish-10086976.pth"
+            f"{path}: cannot be read as VGGish weights ({type(error).__name__}); expected a file "
+            "of tensors such as vggish-10086976.pth"
         ) from error
     expected = {key: tuple(value.shape) for key, value in vggish.state_dict().items()}
     if shapes != expected:
         key = next(k for k in [*expected, *shapes] if shapes.get(k) != expected.get(k))
         raise InputError(
             f"{path}: {key} has shape {shapes.get(key, 'missing')}, but MODEL.AUDIO describes "
-            f"{expected.get(key, 'no such tensor')}; released weights want the published widths and "
-            'NORM ""'
+            f"{expected.get(key, 'no such tensor')}; released weights want the published widths "
+            'and NORM ""'
         )
     vggish.load_state_dict(weights)

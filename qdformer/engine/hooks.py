@@ -2,8 +2,8 @@
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable, Dict, List
 
 import cv2
 from detectron2.engine import HookBase
@@ -15,12 +15,12 @@ logger = logging.getLogger(__name__)
 class SheetWriter(HookBase):
     """Draws predictions beside ground truth after each evaluation, to disk and TensorBoard."""
 
-    def __init__(self, period: int, draw: Callable[[], Dict], folder: str):
+    def __init__(self, period: int, draw: Callable[[], dict], folder: str):
         """
         Args:
-            period: iterations between evaluations; 0 draws at the end only.
-            draw: returns pictures (h, w, 3) uint8 RGB by name.
-            folder: where the PNGs go; a later picture of the same clip replaces an earlier one.
+        period: iterations between evaluations; 0 draws at the end only.
+        draw: returns pictures (h, w, 3) uint8 RGB by name.
+        folder: where the PNGs go; a later picture of the same clip replaces an earlier one.
         """
         self.period, self.draw, self.folder = period, draw, Path(folder)
 
@@ -48,7 +48,7 @@ class SkippedClipsReport(HookBase):
     def __init__(self, file: str):
         """
         Args:
-            file: where the mapper names them, a line each.
+        file: where the mapper names them, a line each.
         """
         self.file = Path(file)
 
@@ -60,7 +60,7 @@ class SkippedClipsReport(HookBase):
     def after_train(self) -> None:
         """Report."""
         if comm.is_main_process() and self.file.exists():
-            lines: List[str] = self.file.read_text().splitlines()
+            lines: list[str] = self.file.read_text().splitlines()
             clips = Counter(line.split("\t")[0] for line in lines)
             logger.warning(
                 "%d clips could not be read and were skipped %d times: %s (reasons in %s)",

@@ -1,6 +1,6 @@
 """Parameter groups: a slower backbone, and no weight decay where it does not belong."""
 
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 from detectron2.solver.build import maybe_add_gradient_clipping
@@ -12,7 +12,7 @@ UNDECAYED_NAMES = ("prototypes", "codewords", "relative_position_bias_table")
 
 def parameter_groups(
     model: nn.Module, *, base_lr: float, backbone_multiplier: float, weight_decay: float
-) -> List[Dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Group what is trained by learning rate and weight decay.
 
     Args:
@@ -24,7 +24,7 @@ def parameter_groups(
     Returns:
         At most four groups, each trained parameter in exactly one.
     """
-    groups: Dict[tuple, Dict[str, Any]] = {}
+    groups: dict[tuple, dict[str, Any]] = {}
     seen = set()
     for module_name, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):

@@ -1,10 +1,10 @@
-"""The whole path on a small scale: compose, train, evaluate with and without the right sound, show."""
+"""The whole path on a small scale: compose, train, evaluate with right and wrong sound, show."""
 
 import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 import cv2
 import torch
@@ -54,7 +54,7 @@ def compose_quickstart(root: Path, size: int, frames: int) -> None:
     compose(ComposeOptions(output=root, frames=frames, size=size, clips=CLIPS))
 
 
-def evaluate_sounds(cfg, model: nn.Module) -> List[Row]:
+def evaluate_sounds(cfg, model: nn.Module) -> list[Row]:
     """Evaluate the first test set with its sound, with silence and with another clip's sound.
 
     Args:
@@ -75,7 +75,7 @@ def evaluate_sounds(cfg, model: nn.Module) -> List[Row]:
     ]
 
 
-def table(rows: List[Row]) -> str:
+def table(rows: list[Row]) -> str:
     """The rows as text."""
     lines = [f"{'':24}{'mIoU':>8}{'foreground mIoU':>18}"]
     lines += [f"{row.sound:24}{row.miou:8.1f}{row.foreground:18.1f}" for row in rows]
@@ -83,7 +83,7 @@ def table(rows: List[Row]) -> str:
 
 
 @torch.no_grad()
-def show(cfg, model: nn.Module, folder: Path) -> List[Path]:
+def show(cfg, model: nn.Module, folder: Path) -> list[Path]:
     """Draw test clips beside their ground truth, and one as a video with its sound.
 
     Args:
@@ -112,7 +112,7 @@ def show(cfg, model: nn.Module, folder: Path) -> List[Path]:
     return files
 
 
-def _write_clip(path: Path, record: Dict[str, Any], output, metadata) -> None:
+def _write_clip(path: Path, record: dict[str, Any], output, metadata) -> None:
     frames = (
         overlay(read_image(name), labels, metadata)
         for name, labels in zip(record["file_names"], output["sem_seg"].cpu().numpy())
@@ -120,6 +120,6 @@ def _write_clip(path: Path, record: Dict[str, Any], output, metadata) -> None:
     write_video(path, frames, 1.0, read_waveform(record["audio_file_name"]))
 
 
-def save_rows(rows: List[Row], path: Path) -> None:
+def save_rows(rows: list[Row], path: Path) -> None:
     """Write the rows as JSON."""
     path.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")

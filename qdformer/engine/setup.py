@@ -1,9 +1,9 @@
-"""From the command line to a checked config: everything that can be known before training starts."""
+"""From the command line to a checked config: all that can be known before training starts."""
 
 import logging
 import os
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -17,7 +17,7 @@ from qdformer.errors import InputError
 logger = logging.getLogger(__name__)
 
 
-def load_config(config_file: str, overrides: List[str]) -> CfgNode:
+def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     """Read a config file and what the command line changes.
 
     Args:
@@ -37,12 +37,12 @@ def load_config(config_file: str, overrides: List[str]) -> CfgNode:
         cfg.merge_from_list(overrides)
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(
-            f"{config_file} {' '.join(overrides)}: {error}; qdformer/config.py lists QDFormer's keys"
+            f"{config_file} {' '.join(overrides)}: {error}; qdformer/config.py lists the keys"
         ) from error
     return cfg
 
 
-def register_roots(roots: List[str]) -> None:
+def register_roots(roots: list[str]) -> None:
     """Register the data sets under each folder of ``DATASETS.AVS_ROOTS``, once."""
     base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     for root in roots:
@@ -52,11 +52,11 @@ def register_roots(roots: List[str]) -> None:
             register_avs(prefix, path)
         elif Path(MetadataCatalog.get(f"{prefix}_avss_train").root).resolve() != path.resolve():
             raise InputError(
-                f"DATASETS.AVS_ROOTS: {path} would register {prefix}_* a second time; rename the folder"
+                f"DATASETS.AVS_ROOTS: {path} would register {prefix}_* again; rename the folder"
             )
 
 
-def load_records(name: str) -> List[Dict[str, Any]]:
+def load_records(name: str) -> list[dict[str, Any]]:
     """The clips of a registered data set.
 
     Raises:

@@ -2,7 +2,7 @@
 
 import os
 import weakref
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 from detectron2.data import (
@@ -64,13 +64,13 @@ class Trainer(DefaultTrainer):
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         return EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, folder)
 
-    def build_hooks(self) -> List[HookBase]:
+    def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks, the best checkpoint, the pictures and the skipped clips."""
         # Detectron2 makes the hooks last of all; they save through the checkpointer they find.
         self.checkpointer = self._build_checkpointer()
         built = super().build_hooks()
         period = self.cfg.TEST.EVAL_PERIOD
-        extra: List[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
+        extra: list[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             extra += [
                 hooks.BestCheckpointer(
@@ -112,7 +112,7 @@ def headline_metric(cfg) -> str:
 
 
 @torch.no_grad()
-def draw_sheets(cfg, model: nn.Module) -> Dict[str, Any]:
+def draw_sheets(cfg, model: nn.Module) -> dict[str, Any]:
     """Draw the first clips of the first test set, evenly spread, with what the model says of them.
 
     Args:

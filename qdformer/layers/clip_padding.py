@@ -1,13 +1,11 @@
 """Between frames in one row (F) and clips side by side (B, T), for clips of different length."""
 
-from typing import List, Optional, Tuple
-
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 
-def to_clips(frames: Tensor, lengths: List[int]) -> Tuple[Tensor, Optional[Tensor]]:
+def to_clips(frames: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | None]:
     """Lay the frames of each clip side by side.
 
     Args:
@@ -26,12 +24,12 @@ def to_clips(frames: Tensor, lengths: List[int]) -> Tuple[Tensor, Optional[Tenso
     return clips, steps[None] >= torch.tensor(lengths, device=frames.device)[:, None]
 
 
-def to_frames(clips: Tensor, padding: Optional[Tensor]) -> Tensor:
+def to_frames(clips: Tensor, padding: Tensor | None) -> Tensor:
     """Undo :func:`to_clips`: (B, T, ...) and its padding mask to (F, ...)."""
     return clips.flatten(0, 1) if padding is None else clips[~padding]
 
 
-def repeat_for_frames(per_clip: Tensor, lengths: List[int]) -> Tensor:
+def repeat_for_frames(per_clip: Tensor, lengths: list[int]) -> Tensor:
     """Give every frame its clip's entry: (B, ...) to (F, ...)."""
     counts = torch.tensor(lengths, device=per_clip.device)
     return per_clip.repeat_interleave(counts, dim=0, output_size=sum(lengths))

@@ -1,16 +1,13 @@
 """Multi-scale deformable attention (Zhu et al., 2021, Eq. 3) in plain PyTorch, on any device."""
 
 import math
-from typing import List, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def ms_deform_attn(
-    values: List[Tensor], locations: Tensor, weights: Tensor
-) -> Tensor:
+def ms_deform_attn(values: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
     """Sum values that are read, bilinearly, at a few locations of every level.
 
     Args:
@@ -23,7 +20,9 @@ def ms_deform_attn(
         (F, Q, heads * D).
     """
     frames, queries, heads, _, points, _ = locations.shape
-    grids = (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)  # (levels, F*heads, Q, P, 2)
+    grids = (
+        (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
+    )  # (levels, F*heads, Q, P, 2)
     sampled = [
         F.grid_sample(value.flatten(0, 1), grid, align_corners=False)  # (F*heads, D, Q, P)
         for value, grid in zip(values, grids)
@@ -39,10 +38,10 @@ class MSDeformAttn(nn.Module):
     def __init__(self, *, channels: int, heads: int, levels: int, points: int):
         """
         Args:
-            channels: C of queries, values and output; divisible by ``heads``.
-            heads: attention heads.
-            levels: maps that every query samples.
-            points: places that a head samples in every map.
+        channels: C of queries, values and output; divisible by ``heads``.
+        heads: attention heads.
+        levels: maps that every query samples.
+        points: places that a head samples in every map.
         """
         super().__init__()
         assert channels % heads == 0, f"{channels} channels cannot be shared by {heads} heads"
@@ -75,7 +74,7 @@ class MSDeformAttn(nn.Module):
         query: Tensor,
         reference_points: Tensor,
         memory: Tensor,
-        shapes: List[Tuple[int, int]],
+        shapes: list[tuple[int, int]],
         neighbours: Tensor,
     ) -> Tensor:
         """

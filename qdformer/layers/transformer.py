@@ -1,7 +1,5 @@
 """Transformer parts that the fusion, the audio semantic decoders and the mask decoder share."""
 
-from typing import List, Optional
-
 from torch import Tensor, nn
 
 
@@ -30,9 +28,9 @@ class CrossAttentionLayer(nn.Module):
         self,
         query: Tensor,
         memory: Tensor,
-        query_position: Optional[Tensor] = None,
-        memory_position: Optional[Tensor] = None,
-        memory_padding: Optional[Tensor] = None,
+        query_position: Tensor | None = None,
+        memory_position: Tensor | None = None,
+        memory_padding: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
@@ -68,9 +66,9 @@ class TransformerDecoderLayer(CrossAttentionLayer):
         self,
         query: Tensor,
         memory: Tensor,
-        query_position: Optional[Tensor] = None,
-        memory_position: Optional[Tensor] = None,
-        memory_padding: Optional[Tensor] = None,
+        query_position: Tensor | None = None,
+        memory_position: Tensor | None = None,
+        memory_padding: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`CrossAttentionLayer.forward`."""
         key = _add(query, query_position)
@@ -89,7 +87,7 @@ class TransformerDecoder(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, query: Tensor, memory: Tensor, **attention) -> List[Tensor]:
+    def forward(self, query: Tensor, memory: Tensor, **attention) -> list[Tensor]:
         """
         Args:
             query: (B, Q, C).
@@ -106,5 +104,5 @@ class TransformerDecoder(nn.Module):
         return outputs
 
 
-def _add(tokens: Tensor, position: Optional[Tensor]) -> Tensor:
+def _add(tokens: Tensor, position: Tensor | None) -> Tensor:
     return tokens if position is None else tokens + position

@@ -1,7 +1,5 @@
 """Audio semantic decoder (Fig. 4 a): prototypes that read single-source tokens out of a sound."""
 
-from typing import Optional
-
 import torch
 from torch import Tensor, nn
 
@@ -10,7 +8,7 @@ from qdformer.layers.transformer import TransformerDecoder
 
 
 class AudioSemanticDecoder(nn.Module):
-    """TrD_global of Eq. 4 and TrD_local of Eq. 6: the same network over a clip or over one frame."""
+    """TrD_global of Eq. 4 and TrD_local of Eq. 6: one network, over a clip or over one frame."""
 
     def __init__(self, *, layers: int, channels: int, heads: int, feedforward: int):
         super().__init__()
@@ -18,9 +16,7 @@ class AudioSemanticDecoder(nn.Module):
             layers=layers, channels=channels, heads=heads, feedforward=feedforward
         )
 
-    def forward(
-        self, prototypes: Tensor, audio: Tensor, padding: Optional[Tensor] = None
-    ) -> Tensor:
+    def forward(self, prototypes: Tensor, audio: Tensor, padding: Tensor | None = None) -> Tensor:
         """
         Args:
             prototypes: (N, C) learnable queries p_i.

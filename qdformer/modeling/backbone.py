@@ -1,6 +1,4 @@
-"""Visual encoder, first half: timm's models as Detectron2 backbones (ResNet is Detectron2's own)."""
-
-from typing import Dict, List
+"""Visual encoder, first half: timm's models as Detectron2 backbones; ResNet is Detectron2's."""
 
 import timm
 from detectron2.layers import ShapeSpec
@@ -13,12 +11,12 @@ FEATURES = ("res2", "res3", "res4", "res5")
 class TimmBackbone(Backbone):
     """A hierarchical timm model with maps at strides 4, 8, 16 and 32, named as a ResNet's."""
 
-    def __init__(self, *, name: str, out_features: List[str], drop_path_rate: float):
+    def __init__(self, *, name: str, out_features: list[str], drop_path_rate: float):
         """
         Args:
-            name: timm's name of the architecture, e.g. "swin_tiny_patch4_window7_224".
-            out_features: which of "res2" (stride 4) to "res5" (stride 32) to return.
-            drop_path_rate: stochastic depth in training.
+        name: timm's name of the architecture, e.g. "swin_tiny_patch4_window7_224".
+        out_features: which of "res2" (stride 4) to "res5" (stride 32) to return.
+        drop_path_rate: stochastic depth in training.
         """
         super().__init__()
         options = {"strict_img_size": False} if name.startswith("swin") else {}
@@ -36,7 +34,7 @@ class TimmBackbone(Backbone):
         """Frames are padded to a multiple of the coarsest stride."""
         return 32
 
-    def forward(self, x: Tensor) -> Dict[str, Tensor]:
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(F, 3, H, W) to one (F, channels, h, w) map a name."""
         maps = dict(zip(FEATURES, self.model(x), strict=True))
         outputs = {}

@@ -1,7 +1,6 @@
 """What the network takes: the frames of a batch of clips in one row, and their targets."""
 
 import dataclasses
-from typing import Dict, List, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -27,13 +26,13 @@ class ClipBatch:
 
     images: Tensor
     log_mel: Tensor
-    lengths: List[int]
-    sizes: List[Tuple[int, int]]
+    lengths: list[int]
+    sizes: list[tuple[int, int]]
     valid: Tensor
 
     @classmethod
     def collate(
-        cls, clips: List[Dict], mean: Tensor, std: Tensor, size_divisibility: int
+        cls, clips: list[dict], mean: Tensor, std: Tensor, size_divisibility: int
     ) -> "ClipBatch":
         """Move mapper outputs to the device of ``mean``, normalise, pad and join them.
 
@@ -78,11 +77,11 @@ class Targets:
     boxes: Tensor
     sounding: Tensor
     annotated: Tensor
-    counts: List[int]
+    counts: list[int]
 
     @classmethod
     def collate(
-        cls, clips: List[Dict], batch: ClipBatch, background_class: Optional[int] = None
+        cls, clips: list[dict], batch: ClipBatch, background_class: int | None = None
     ) -> "Targets":
         """Bring the instances of mapper outputs to the frames of ``batch``.
 
@@ -116,12 +115,12 @@ class Targets:
         )
 
 
-def _to_size(masks: Tensor, size: Tuple[int, int]) -> Tuple[int, int, int, int]:
+def _to_size(masks: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
     height, width = masks.shape[-2:]
     return (0, size[1] - width, 0, size[0] - height)
 
 
-def _pad_objects(clips: List[Tensor], objects: int) -> Tensor:
+def _pad_objects(clips: list[Tensor], objects: int) -> Tensor:
     """Join (T, M_b, ...) tensors to (F, M, ...), with zeros behind a clip's last object."""
     padded = [clip.new_zeros((len(clip), objects, *clip.shape[2:])) for clip in clips]
     for target, clip in zip(padded, clips):

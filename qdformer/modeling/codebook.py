@@ -1,7 +1,6 @@
 """The shared codebook: product quantisation of the N tokens (Eq. 2) and its loss (Eq. 9)."""
 
 import dataclasses
-from typing import Dict, Optional
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +21,7 @@ class Quantized:
     """
 
     tokens: Tensor
-    codes: Optional[Tensor]
+    codes: Tensor | None
     loss: Tensor
 
 
@@ -33,7 +32,7 @@ class ContinuousTokens(nn.Module):
         """See :meth:`Codebook.forward`."""
         return Quantized(tokens=tokens, codes=None, loss=tokens.new_zeros(()))
 
-    def statistics(self) -> Dict[str, Tensor]:
+    def statistics(self) -> dict[str, Tensor]:
         """There is nothing to report."""
         return {}
 
@@ -42,8 +41,8 @@ class Codebook(nn.Module):
     """K codewords that the N tokens of a clip share; the clip's code is one word for each token.
 
     Eq. 9 as it is written is ``update="gradient"`` with the three extras off. The extras keep a
-    codebook that is trained from scratch in use: tokens on the unit sphere, a bottleneck that closes
-    gradually, and dead codewords that return at a token of the current batch.
+    codebook that is trained from scratch in use: tokens on the unit sphere, a bottleneck that
+    closes gradually, and dead codewords that return at a token of the current batch.
     """
 
     def __init__(
@@ -60,18 +59,18 @@ class Codebook(nn.Module):
     ):
         """
         Args:
-            num_codes: K.
-            channels: C.
-            commitment: lambda_com of Eq. 9.
-            update: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow the
-                moving average of their tokens and that term is left out.
-            decay: of the moving averages (codewords under "ema", and usage), per training step.
-            unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
-                scaled to the norm sqrt(C).
-            fade_in: training steps in which the output moves linearly from the continuous to the
-                quantised token; 0 quantises at once.
-            revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
-                a random token of the batch; 0 leaves it alone.
+        num_codes: K.
+        channels: C.
+        commitment: lambda_com of Eq. 9.
+        update: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow the
+            moving average of their tokens and that term is left out.
+        decay: of the moving averages (codewords under "ema", and usage), per training step.
+        unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
+            scaled to the norm sqrt(C).
+        fade_in: training steps in which the output moves linearly from the continuous to the
+            quantised token; 0 quantises at once.
+        revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
+            a random token of the batch; 0 leaves it alone.
         """
         super().__init__()
         assert update in UPDATES, f"codebook update {update!r} is not one of {UPDATES}"
@@ -84,6 +83,8 @@ class Codebook(nn.Module):
         else:
             self.register_buffer("codewords", codewords)
         self.register_buffer("usage", torch.full((num_codes,), 1 / num_codes))
+        # What usage would be if a codeword that returned had been used fairly ever since.
+        self.register_buffer("credit", torch.full((num_codes,), 1 / num_codes))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
@@ -117,12 +118,12 @@ class Codebook(nn.Module):
                 self._learn(continuous.detach().flatten(0, -2), codes)
         return Quantized(quantized.to(tokens.dtype), codes.view(tokens.shape[:-1]), loss)
 
-    def statistics(self) -> Dict[str, Tensor]:
+    def statistics(self) -> dict[str, Tensor]:
         """Use of the codewords over the last ``1 / (1 - decay)`` training steps.
 
         Returns:
-            ``perplexity`` in [1, K], the number of codewords if all were used alike, and ``usage`` in
-            [0, 1], the share of codewords that get at least a tenth of their fair share of tokens.
+            ``perplexity`` in [1, K], the number of codewords if all were used alike, and ``usage``
+            in [0, 1], the share of codewords with at least a tenth of their fair share of tokens.
         """
         share = self.usage / self.usage.sum()
         return {
@@ -145,11 +146,12 @@ class Codebook(nn.Module):
         share = counts / counts.sum()
         if self.update == "ema":
             # A codeword is the mean of its tokens, the old ones weighted down by their age.
-            weight = self.decay * self.usage + (1 - self.decay) * share
-            old = self.decay * self.usage[:, None] * self.codewords
+            weight = self.decay * self.credit + (1 - self.decay) * share
+            old = self.decay * self.credit[:, None] * self.codewords
             new = (1 - self.decay) * sums / counts.sum()
             self.codewords.copy_((old + new) / weight.clamp(min=1e-12)[:, None])
-        self.usage.mul_(self.decay).add_(share, alpha=1 - self.decay)
+        for average in (self.usage, self.credit):
+            average.mul_(self.decay).add_(share, alpha=1 - self.decay)
         self.steps.add_(1)
 
     @torch.no_grad()
@@ -158,6 +160,6 @@ class Codebook(nn.Module):
         replacement = tokens[torch.randint(len(tokens), (self.num_codes,), device=tokens.device)]
         if comm.get_world_size() > 1:
             torch.distributed.broadcast(replacement, src=0)
-        dead = self.usage < self.revive_below / self.num_codes
+        dead = self.credit < self.revive_below / self.num_codes
         self.codewords.copy_(torch.where(dead[:, None], replacement, self.codewords))
-        self.usage.copy_(torch.where(dead, 1 / self.num_codes, self.usage))
+        self.credit.copy_(torch.where(dead, 1 / self.num_codes, self.credit))

@@ -1,7 +1,5 @@
 """L_segm: the losses of the matched tokens (Sec. 3.5)."""
 
-from typing import Dict, List
-
 import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
@@ -33,10 +31,10 @@ class SegmentationCriterion:
     ):
         """
         Args:
-            weights: of the losses and of the matcher's costs.
-            pixel_loss: "bce" or "focal".
-            focal_alpha: weight of the positives in the focal losses.
-            focal_gamma: focusing exponent of the focal losses.
+        weights: of the losses and of the matcher's costs.
+        pixel_loss: "bce" or "focal".
+        focal_alpha: weight of the positives in the focal losses.
+        focal_gamma: focusing exponent of the focal losses.
         """
         assert pixel_loss in PIXEL_LOSSES, f"pixel loss {pixel_loss!r} is not one of {PIXEL_LOSSES}"
         self.weights, self.pixel_loss = weights, pixel_loss
@@ -44,8 +42,8 @@ class SegmentationCriterion:
         self.matcher = HungarianMatcher(weights, focal_alpha, focal_gamma)
 
     def __call__(
-        self, predictions: Predictions, targets: Targets, lengths: List[int]
-    ) -> Dict[str, Tensor]:
+        self, predictions: Predictions, targets: Targets, lengths: list[int]
+    ) -> dict[str, Tensor]:
         """
         Args:
             predictions: of D decoder layers.

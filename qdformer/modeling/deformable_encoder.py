@@ -1,7 +1,6 @@
 """Visual encoder, second half: a multi-scale deformable transformer encoder over the T frames."""
 
 import dataclasses
-from typing import Dict, List
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ class DeformableEncoder(nn.Module):
     def __init__(
         self,
         *,
-        in_channels: Dict[str, int],
+        in_channels: dict[str, int],
         channels: int,
         layers: int,
         heads: int,
@@ -52,20 +51,22 @@ class DeformableEncoder(nn.Module):
     ):
         """
         Args:
-            in_channels: the backbone's maps to take, finest first, and their channels.
-            channels: C.
-            layers: encoder layers.
-            heads: attention heads.
-            points: places that a head samples in every map.
-            feedforward: hidden channels of the feed-forward nets.
-            temporal_window: how many frames before and after its own each query samples; 0 keeps
-                every frame to itself.
+        in_channels: the backbone's maps to take, finest first, and their channels.
+        channels: C.
+        layers: encoder layers.
+        heads: attention heads.
+        points: places that a head samples in every map.
+        feedforward: hidden channels of the feed-forward nets.
+        temporal_window: how many frames before and after its own each query samples; 0 keeps
+            every frame to itself.
         """
         super().__init__()
         self.in_features = list(in_channels)
         self.temporal_window = temporal_window
         self.projections = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(size, channels, 1), nn.GroupNorm(min(32, channels // 4), channels))
+            nn.Sequential(
+                nn.Conv2d(size, channels, 1), nn.GroupNorm(min(32, channels // 4), channels)
+            )
             for size in in_channels.values()
         )
         self.level_embedding = nn.Embedding(len(in_channels), channels)
@@ -81,7 +82,7 @@ class DeformableEncoder(nn.Module):
         )
 
     def forward(
-        self, features: Dict[str, Tensor], valid: Tensor, lengths: List[int]
+        self, features: dict[str, Tensor], valid: Tensor, lengths: list[int]
     ) -> VisualTokens:
         """
         Args:
@@ -126,7 +127,7 @@ def padding_mask(centres: Tensor, valid: Tensor) -> Tensor:
     return (centres[None] > valid.flip(-1)[:, None]).any(-1)
 
 
-def neighbouring_frames(lengths: List[int], window: int) -> Tensor:
+def neighbouring_frames(lengths: list[int], window: int) -> Tensor:
     """The frames that each frame samples: itself and ``window`` on either side, within its clip.
 
     Args:

@@ -1,6 +1,4 @@
-"""Feature pyramid network: Detectron2's own, fed with the recombined features instead of a backbone."""
-
-from typing import Dict
+"""Feature pyramid network: Detectron2's own, fed with recombined features, not by a backbone."""
 
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import FPN, Backbone
@@ -12,17 +10,17 @@ from qdformer.modeling.visual_tokens import VisualTokens
 class PassThrough(Backbone):
     """A bottom-up network that is handed its features: FPN reads them from ``bottom_up(x)``."""
 
-    def __init__(self, shapes: Dict[str, ShapeSpec]):
+    def __init__(self, shapes: dict[str, ShapeSpec]):
         """
         Args:
-            shapes: channels and stride of every map, finest first.
+        shapes: channels and stride of every map, finest first.
         """
         super().__init__()
         self._out_features = list(shapes)
         self._out_feature_channels = {name: shape.channels for name, shape in shapes.items()}
         self._out_feature_strides = {name: shape.stride for name, shape in shapes.items()}
 
-    def forward(self, x: Dict[str, Tensor]) -> Dict[str, Tensor]:
+    def forward(self, x: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return the maps as they come."""
         return x
 
@@ -30,12 +28,12 @@ class PassThrough(Backbone):
 class PixelFPN(nn.Module):
     """F'_v and the backbone's finest map to the pixel features F_v^out at stride 4."""
 
-    def __init__(self, *, shapes: Dict[str, ShapeSpec], channels: int, norm: str):
+    def __init__(self, *, shapes: dict[str, ShapeSpec], channels: int, norm: str):
         """
         Args:
-            shapes: the backbone's map at stride 4, then the levels of F'_v.
-            channels: C of the result.
-            norm: Detectron2's name of the normalisation.
+        shapes: the backbone's map at stride 4, then the levels of F'_v.
+        channels: C of the result.
+        norm: Detectron2's name of the normalisation.
         """
         super().__init__()
         self.in_features = list(shapes)
@@ -46,7 +44,7 @@ class PixelFPN(nn.Module):
             setattr(self.fpn, name, nn.Identity())
             self.fpn.output_convs[index] = nn.Identity()
 
-    def forward(self, features: Dict[str, Tensor], visual: VisualTokens) -> Tensor:
+    def forward(self, features: dict[str, Tensor], visual: VisualTokens) -> Tensor:
         """
         Args:
             features: the backbone's maps.

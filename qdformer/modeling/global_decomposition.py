@@ -1,6 +1,4 @@
-"""Global semantic decomposition (Sec. 3.3): fuse a clip's sound with what is seen, take it apart."""
-
-from typing import List, Optional
+"""Global semantic decomposition (Sec. 3.3): fuse a clip's sound with its frames, take it apart."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from qdformer.modeling.visual_tokens import VisualTokens
 class AudioVisualFusion(CrossAttentionLayer):
     """Eq. 3: the audio of the whole clip attends to the visual features of all of its frames."""
 
-    def forward(self, audio: Tensor, visual: VisualTokens, lengths: List[int]) -> Tensor:
+    def forward(self, audio: Tensor, visual: VisualTokens, lengths: list[int]) -> Tensor:
         """
         Args:
             audio: F_a (F, C).
@@ -41,8 +39,8 @@ class AudioVisualFusion(CrossAttentionLayer):
 
 
 def _memory_padding(
-    visual: VisualTokens, clip_padding: Optional[Tensor], lengths: List[int]
-) -> Optional[Tensor]:
+    visual: VisualTokens, clip_padding: Tensor | None, lengths: list[int]
+) -> Tensor | None:
     """Hide padded cells of real frames and all cells of frames that only fill up a clip."""
     if visual.padding is None and clip_padding is None:
         return None
@@ -62,7 +60,7 @@ class GlobalDecomposition(nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, prototypes: Tensor, fused_audio: Tensor, lengths: List[int]) -> Tensor:
+    def forward(self, prototypes: Tensor, fused_audio: Tensor, lengths: list[int]) -> Tensor:
         """
         Args:
             prototypes: (N, C).

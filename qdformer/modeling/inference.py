@@ -1,7 +1,6 @@
 """Label maps out of token masks and class probabilities (appendix D, Eq. 1)."""
 
 import dataclasses
-from typing import Dict, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -26,10 +25,10 @@ def segment_clip(
     masks: Tensor,
     *,
     valid: Tensor,
-    size: Tuple[int, int],
+    size: tuple[int, int],
     thresholds: Thresholds,
-    background_class: Optional[int] = None,
-) -> Dict[str, Tensor]:
+    background_class: int | None = None,
+) -> dict[str, Tensor]:
     """Give every pixel of a clip the class with the largest sum over tokens of P_i[C] M_i.
 
     The empty class takes no part; a pixel without a confident token is background.
@@ -80,7 +79,7 @@ def segment_clip(
     }
 
 
-def _pixel_grid(valid: Tensor, size: Tuple[int, int]) -> Tensor:
+def _pixel_grid(valid: Tensor, size: tuple[int, int]) -> Tensor:
     """Where the pixels of the result lie in the padded frame, (1, H, W, 2), x and y in [-1, 1]."""
     rows, columns = [
         2 * fraction * (torch.arange(length) + 0.5) / length - 1

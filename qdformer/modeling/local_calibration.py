@@ -1,7 +1,5 @@
 """Local calibration (Sec. 3.4): tokens for every frame, in the words of the clip's codebook."""
 
-from typing import List
-
 from torch import Tensor, nn
 
 from qdformer.layers.clip_padding import repeat_for_frames
@@ -22,7 +20,7 @@ class LocalCalibration(nn.Module):
         audio: Tensor,
         global_tokens: Quantized,
         codebook: Codebook,
-        lengths: List[int],
+        lengths: list[int],
     ) -> Quantized:
         """
         Args:
@@ -47,7 +45,7 @@ class ClipTokens(nn.Module):
         audio: Tensor,
         global_tokens: Quantized,
         codebook: Codebook,
-        lengths: List[int],
+        lengths: list[int],
     ) -> Quantized:
         """See :meth:`LocalCalibration.forward`."""
         codes = global_tokens.codes

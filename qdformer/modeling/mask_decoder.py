@@ -12,7 +12,7 @@ from qdformer.modeling.visual_tokens import VisualTokens
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """What each token says of each frame, after each supervised decoder layer (D), the last one last.
+    """What each token says of each frame, after each of the D supervised decoder layers in turn.
 
     Attributes:
         logits: (D, F, N, num_classes) of P_{i,t}; sigmoid gives the probability of each class, and
@@ -27,7 +27,7 @@ class Predictions:
 
 
 class MaskDecoder(nn.Module):
-    """Frame tokens query the visual features of their frame; each becomes a filter, class and box."""
+    """Tokens query the visual features of their frame; each becomes a filter, a class and a box."""
 
     def __init__(
         self,
@@ -41,12 +41,12 @@ class MaskDecoder(nn.Module):
     ):
         """
         Args:
-            num_classes: classes of P_{i,t}, the empty class not among them.
-            layers: decoder layers.
-            channels: C of tokens, visual tokens and pixel features.
-            heads: attention heads.
-            feedforward: hidden channels of the feed-forward nets.
-            deep_supervision: in training, predict after every layer instead of the last one only.
+        num_classes: classes of P_{i,t}, the empty class not among them.
+        layers: decoder layers.
+        channels: C of tokens, visual tokens and pixel features.
+        heads: attention heads.
+        feedforward: hidden channels of the feed-forward nets.
+        deep_supervision: in training, predict after every layer instead of the last one only.
         """
         super().__init__()
         self.decoder = TransformerDecoder(
@@ -58,6 +58,9 @@ class MaskDecoder(nn.Module):
         self.box_head = MLP(channels, channels, 4)
         # Focal loss wants rare positives at the start (Lin et al., 2017, Sec. 3.3).
         nn.init.constant_(self.class_head[-1].bias, -math.log((1 - 0.01) / 0.01))
+        # Every box starts near the middle of the frame, from where it overlaps with most objects.
+        nn.init.normal_(self.box_head[-1].weight, std=0.001)
+        nn.init.zeros_(self.box_head[-1].bias)
 
     def forward(self, tokens: Tensor, visual: VisualTokens, pixels: Tensor) -> Predictions:
         """

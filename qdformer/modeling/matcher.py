@@ -1,7 +1,6 @@
 """One assignment a clip between token tracks and objects (Eq. 10)."""
 
 import dataclasses
-from typing import List
 
 import torch
 import torch.nn.functional as F
@@ -38,15 +37,15 @@ class HungarianMatcher:
     def __init__(self, weights: LossWeights, focal_alpha: float, focal_gamma: float):
         """
         Args:
-            weights: of the costs.
-            focal_alpha: weight of the positive class in the focal loss.
-            focal_gamma: focusing exponent of the focal loss.
+        weights: of the costs.
+        focal_alpha: weight of the positive class in the focal loss.
+        focal_gamma: focusing exponent of the focal loss.
         """
         self.weights = weights
         self.alpha, self.gamma = focal_alpha, focal_gamma
 
     @torch.no_grad()
-    def __call__(self, predictions: Predictions, targets: Targets, lengths: List[int]) -> Tensor:
+    def __call__(self, predictions: Predictions, targets: Targets, lengths: list[int]) -> Tensor:
         """
         Args:
             predictions: of D layers.
@@ -55,8 +54,8 @@ class HungarianMatcher:
 
         Returns:
             (D, F, M) int64 on the device: the token assigned to each object in each frame, the same
-            one throughout a clip; -1 for padding and for objects beyond the N tokens. No token serves
-            two objects of a clip.
+            one throughout a clip; -1 for padding and for objects beyond the N tokens. No token
+            serves two objects of a clip.
         """
         cost = self.frame_costs(predictions, targets) * targets.sounding[:, None]
         # One transfer for all clips and layers: each would wait for the device.

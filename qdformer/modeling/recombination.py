@@ -1,7 +1,6 @@
 """Audio-visual semantic recombination, AVSR (Eq. 5)."""
 
 import dataclasses
-from typing import List
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +13,9 @@ from qdformer.modeling.visual_tokens import VisualTokens
 class Recombination(nn.Module):
     """F'_v = BN(phi(w_1 F_v + ... + w_N F_v side by side) + F_v).
 
-    Weighting the channels by w_i and convolving with the i-th slice of the 1 x 1 convolution phi are
-    both linear, so the N products fold into one C x C matrix a clip, and the N copies of the visual
-    features are never made.
+    Weighting the channels by w_i and convolving with the i-th slice of the 1 x 1 convolution phi
+    are both linear, so the N products fold into one C x C matrix a clip, and the N copies of the
+    visual features are never made.
     """
 
     def __init__(self, *, channels: int, num_tokens: int):
@@ -25,7 +24,7 @@ class Recombination(nn.Module):
         self.phi = nn.Linear(num_tokens * channels, channels)
         self.norm = nn.BatchNorm1d(channels)
 
-    def forward(self, tokens: Tensor, visual: VisualTokens, lengths: List[int]) -> VisualTokens:
+    def forward(self, tokens: Tensor, visual: VisualTokens, lengths: list[int]) -> VisualTokens:
         """
         Args:
             tokens: (B, N, C) the quantised global tokens e_i.
@@ -46,6 +45,6 @@ class Recombination(nn.Module):
 class Unmodulated(nn.Module):
     """Without AVSR (Tab. 2, rows 3 and 4) the visual features stay as they are."""
 
-    def forward(self, tokens: Tensor, visual: VisualTokens, lengths: List[int]) -> VisualTokens:
+    def forward(self, tokens: Tensor, visual: VisualTokens, lengths: list[int]) -> VisualTokens:
         """See :meth:`Recombination.forward`."""
         return visual

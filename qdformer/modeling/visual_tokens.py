@@ -1,7 +1,6 @@
 """F_v: the cells of a visual feature pyramid in one row, as attention wants them."""
 
 import dataclasses
-from typing import List, Optional, Tuple
 
 from torch import Tensor
 
@@ -19,13 +18,12 @@ class VisualTokens:
 
     tokens: Tensor
     position: Tensor
-    shapes: List[Tuple[int, int]]
-    padding: Optional[Tensor]
+    shapes: list[tuple[int, int]]
+    padding: Tensor | None
 
-    def maps(self) -> List[Tensor]:
+    def maps(self) -> list[Tensor]:
         """The levels as (F, C, h, w) maps."""
         levels = self.tokens.split([h * w for h, w in self.shapes], dim=1)
         return [
-            level.transpose(1, 2).unflatten(-1, shape)
-            for level, shape in zip(levels, self.shapes)
+            level.transpose(1, 2).unflatten(-1, shape) for level, shape in zip(levels, self.shapes)
         ]

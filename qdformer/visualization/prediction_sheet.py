@@ -1,6 +1,7 @@
 """The sheet of one clip of a data set: what its record holds beside what a model says of it."""
 
-from typing import Any, Dict, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from detectron2.data import Metadata
@@ -26,7 +27,7 @@ def prediction_sheet(
         (h, w, 3) uint8 RGB.
     """
     palette = metadata.stuff_colors
-    codes: Dict[str, np.ndarray] | None = None
+    codes: dict[str, np.ndarray] | None = None
     if output["local_codes"] is not None:
         codes = {scope: output[f"{scope}_codes"].cpu().numpy() for scope in ("global", "local")}
     return clip_sheet(

@@ -66,9 +66,7 @@ def test_one_augmentation_draw_a_clip(composed):
     for seed in range(12):
         np.random.seed(seed)
         clip = make(augmentations=[T.RandomFlip()])(record)
-        flipped = [
-            torch.equal(clip["image"][t], plain["image"][t].flip(-1)) for t in range(3)
-        ]
+        flipped = [torch.equal(clip["image"][t], plain["image"][t].flip(-1)) for t in range(3)]
         masks = [
             torch.equal(
                 clip["instances"][t].gt_masks.tensor,
@@ -156,7 +154,12 @@ def exchange(record, key, index, picture):
 
 BROKEN = [
     ("file_names", 1, None, ""),
-    ("file_names", 1, np.zeros((32, 64, 3), np.uint8), "64 x 32 pixels, but the clip's first frame"),
+    (
+        "file_names",
+        1,
+        np.zeros((32, 64, 3), np.uint8),
+        "64 x 32 pixels, but the clip's first frame",
+    ),
     ("sem_seg_file_names", 0, np.zeros((32, 64), np.uint8), "64 x 32 pixels, but its frame has"),
     ("sem_seg_file_names", 0, np.full((64, 64), 9, np.uint8), "label 9"),
     ("sem_seg_file_names", 0, None, ""),

@@ -23,7 +23,12 @@ def test_classes_come_from_the_data(composed):
 @pytest.mark.parametrize(
     ("train", "test", "classes", "message"),
     [
-        (("tiny_avss_trian",), (), 0, "'tiny_avss_trian' is not registered; known: .*tiny_avss_train"),
+        (
+            ("tiny_avss_trian",),
+            (),
+            0,
+            "'tiny_avss_trian' is not registered; known: .*tiny_avss_train",
+        ),
         (("tiny_avss_train",), ("tiny_ms3_test",), 0, "tiny_ms3_test has other classes than"),
         (("tiny_avss_train",), (), 70, "NUM_CLASSES is 70, but tiny_avss_train has 3"),
         ((), (), 0, "DATASETS.TRAIN is empty"),

@@ -1,8 +1,8 @@
 import pytest
 import torch
-from tests.samples import make_clip
 
 from qdformer.modeling.clip_batch import ClipBatch, Targets
+from tests.samples import make_clip
 
 MEAN, STD = torch.full((3, 1, 1), 10.0), torch.full((3, 1, 1), 2.0)
 

@@ -3,11 +3,11 @@ import dataclasses
 import pytest
 import torch
 from fvcore.nn import sigmoid_focal_loss
-from tests.samples import make_predictions as make
 
 from qdformer.modeling.criterion import SegmentationCriterion, dice_loss
 from qdformer.modeling.mask_decoder import Predictions
 from qdformer.modeling.matcher import LossWeights, to_corners
+from tests.samples import make_predictions as make
 
 
 def criterion(**options):

@@ -87,7 +87,9 @@ def test_frames_are_independent():
     logits, masks = random_clip(frames=3, seed=4)
     whole = segment(logits, masks)["sem_seg"]
     for t in range(3):
-        assert torch.equal(whole[t : t + 1], segment(logits[t : t + 1], masks[t : t + 1])["sem_seg"])
+        assert torch.equal(
+            whole[t : t + 1], segment(logits[t : t + 1], masks[t : t + 1])["sem_seg"]
+        )
 
 
 def test_classes_and_scores_of_the_tokens():

@@ -31,7 +31,9 @@ def test_eq_7_against_loops():
             *weight, bias = decoder.mask_head(decoded[f, i])
             mask = sum(w * pixels[f, c] for c, w in enumerate(weight)) + bias
             torch.testing.assert_close(predictions.masks[0, f, i], mask)
-            torch.testing.assert_close(predictions.logits[0, f, i], decoder.class_head(decoded[f, i]))
+            torch.testing.assert_close(
+                predictions.logits[0, f, i], decoder.class_head(decoded[f, i])
+            )
 
 
 def test_equal_tokens_say_the_same():

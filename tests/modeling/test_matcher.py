@@ -3,11 +3,12 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.samples import make_predictions as make
 
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
 from qdformer.modeling.matcher import HungarianMatcher, LossWeights, to_corners
+from tests.samples import make_predictions as make
+
 
 def matcher():
     return HungarianMatcher(LossWeights(), focal_alpha=0.25, focal_gamma=2.0)

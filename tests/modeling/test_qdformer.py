@@ -2,10 +2,10 @@ import inspect
 
 import pytest
 import torch
-from tests.samples import make_clip, small_config, small_model
 
 from qdformer.errors import InputError
 from qdformer.qdformer import QDFormer, QDFormerBaseline
+from tests.samples import make_clip, small_config, small_model
 
 SWITCHES = {
     "row 6, all": [],
@@ -92,7 +92,7 @@ def test_without_calibration_a_token_keeps_its_codeword_throughout_the_clip():
 
 
 def test_the_sound_of_a_frame_reaches_its_tokens_only():
-    """Local calibration hears frame t alone: another sound at t changes the codewords at t alone."""
+    """Local calibration hears frame t alone: another sound at t changes the tokens at t alone."""
     model = small_model().eval()
     # Many codewords, so that every change of a token shows in its code.
     model.codebook.codewords = torch.nn.Parameter(torch.randn(16, 32))

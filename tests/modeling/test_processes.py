@@ -1,0 +1,64 @@
+"""Two processes with half of the clips each learn what one process with all of them learns."""
+
+import pytest
+import torch
+
+from qdformer.modeling.codebook import Codebook
+from qdformer.modeling.criterion import SegmentationCriterion
+from qdformer.modeling.matcher import LossWeights
+from tests.samples import make_predictions
+
+
+def tokens():
+    return torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(1))
+
+
+def learn(clips):
+    torch.manual_seed(0)
+    codebook = Codebook(num_codes=6, channels=4, commitment=0.5, update="ema", decay=0.8)
+    for _ in range(3):
+        codebook(clips)
+    return codebook.state_dict()
+
+
+def clip(index):
+    """Predictions and targets of one of two clips that have different numbers of objects."""
+    predictions, targets = make_predictions(frames=3, tokens=4, objects=2 - index, seed=index)
+    targets.sounding[:] = index == 0
+    targets.sounding[0] = True  # six objects that sound in the first clip, one in the second
+    return predictions, targets
+
+
+def loss(index):
+    return sum(SegmentationCriterion(weights=LossWeights())(*clip(index), [3]).values())
+
+
+def run_half(rank, folder):
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", world_size=2, rank=rank
+    )
+    state = learn(tokens()[rank::2])
+    torch.save((state, loss(rank)), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def halves(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp("processes"))
+    torch.multiprocessing.spawn(run_half, (folder,), nprocs=2)
+    return [torch.load(f"{folder}/{rank}.pt") for rank in range(2)]
+
+
+def test_codebook_statistics_are_shared(halves):
+    whole = learn(tokens())
+    for state, _ in halves:
+        for name, value in whole.items():
+            torch.testing.assert_close(state[name], value)
+
+
+def test_losses_are_divided_by_the_objects_of_all_processes(halves):
+    """The mean over processes, as DDP takes it of the gradients, weighs every object alike."""
+    mean = sum(half for _, half in halves) / 2
+    counts = [int(clip(index)[1].sounding.sum()) for index in range(2)]
+    expected = sum(loss(index) * count for index, count in enumerate(counts)) / sum(counts)
+    torch.testing.assert_close(mean, expected)
