@@ -94,14 +94,17 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.QDFORMER.CODEBOOK.DECAY = 0.99
     # Compare tokens and codewords on the unit sphere. Eq. 9 as it is written: False.
     cfg.MODEL.QDFORMER.CODEBOOK.UNIT_NORM = True
-    # Iterations in which the tokens turn from continuous to quantised. Eq. 9 as it is written: 0.
-    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0
+    # Fraction of SOLVER.MAX_ITER in which the tokens turn from continuous to quantised. Eq. 9 as it
+    # is written: 0.
+    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0.33
     # Codewords used below this fraction of 1 / K come back at a token. Eq. 9 as it is written: 0.
     cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW = 0.1
 
     # Loss weights: lambda_quant, lambda_cls, lambda_focal, lambda_dice, lambda_L1, lambda_giou.
     cfg.MODEL.QDFORMER.LOSS = CN()
     cfg.MODEL.QDFORMER.LOSS.QUANT = 1.0
+    # Average the terms of Eq. 9 over tokens and frames. Eq. 9 as it is written, sums: False.
+    cfg.MODEL.QDFORMER.LOSS.QUANT_MEAN = True
     cfg.MODEL.QDFORMER.LOSS.CLASS = 2.0
     cfg.MODEL.QDFORMER.LOSS.MASK = 5.0
     cfg.MODEL.QDFORMER.LOSS.DICE = 2.0

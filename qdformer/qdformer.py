@@ -27,6 +27,7 @@ class QDFormer(AudioVisualSegmenter):
         recombination: nn.Module,
         local_calibration: nn.Module,
         quantization_weight: float,
+        quantization_mean: bool,
         **segmenter,
     ):
         """
@@ -43,7 +44,7 @@ class QDFormer(AudioVisualSegmenter):
         self.codebook = codebook
         self.recombination = recombination
         self.local_calibration = local_calibration
-        self.quantization_weight = quantization_weight
+        self.quantization_weight, self.quantization_mean = quantization_weight, quantization_mean
 
     @classmethod
     def from_config(cls, cfg) -> dict:
@@ -62,6 +63,7 @@ class QDFormer(AudioVisualSegmenter):
             if qdformer.LOCAL_CALIBRATION
             else ClipTokens(),
             "quantization_weight": qdformer.LOSS.QUANT,
+            "quantization_mean": qdformer.LOSS.QUANT_MEAN,
         }
 
     def forward(self, clips: list[dict]):
@@ -98,7 +100,10 @@ class QDFormer(AudioVisualSegmenter):
         self, global_tokens: Quantized, local_tokens: Quantized, clips: int
     ) -> Tensor:
         """lambda_quant L_quant (Eq. 9), the mean over clips."""
-        return self.quantization_weight * (global_tokens.loss + local_tokens.loss) / clips
+        terms = (global_tokens.loss, local_tokens.loss)
+        if self.quantization_mean:
+            return self.quantization_weight * sum(term.mean() for term in terms)
+        return self.quantization_weight * sum(term.sum() for term in terms) / clips
 
     def _log_codebook(self) -> None:
         for name, value in self.codebook.statistics().items():
@@ -148,6 +153,6 @@ def _build_codebook(cfg) -> Codebook:
         update=codebook.UPDATE,
         decay=codebook.DECAY,
         unit_norm=codebook.UNIT_NORM,
-        fade_in=codebook.FADE_IN,
+        fade_in=round(codebook.FADE_IN * cfg.SOLVER.MAX_ITER),
         revive_below=codebook.REVIVE_BELOW,
     )

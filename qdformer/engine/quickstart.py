@@ -24,6 +24,7 @@ from qdformer.visualization.prediction_sheet import prediction_sheet
 logger = logging.getLogger(__name__)
 
 CLIPS = {"train": 1200, "val": 100, "test": 100}
+SOURCES = (1, 3)
 SHEETS = 6
 SOUNDS = ("right sound", "silence", "another clip's sound")
 
@@ -51,7 +52,8 @@ def compose_quickstart(root: Path, size: int, frames: int) -> None:
         size: of the frames, in pixels.
         frames: of a clip.
     """
-    compose(ComposeOptions(output=root, frames=frames, size=size, clips=CLIPS))
+    options = ComposeOptions(output=root, frames=frames, size=size, sources=SOURCES, clips=CLIPS)
+    compose(options)
 
 
 def evaluate_sounds(cfg, model: nn.Module) -> list[Row]:

@@ -1,5 +1,6 @@
 """Detectron2's trainer with audio-visual data, evaluators, pictures and complete checkpoints."""
 
+import logging
 import os
 import weakref
 from typing import Any
@@ -14,6 +15,7 @@ from detectron2.data import (
 )
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
@@ -25,6 +27,8 @@ from qdformer.engine.optimizer import build_optimizer
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
 from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
 from qdformer.visualization.prediction_sheet import prediction_sheet
+
+logger = logging.getLogger(__name__)
 
 EVALUATORS = {"avs_object": AVSObjectEvaluator, "avs_semantic": AVSSemanticEvaluator}
 HEADLINE = {"avs_object": "avs_object/J&F", "avs_semantic": "avs_semantic/mIoU"}
@@ -40,6 +44,14 @@ class Trainer(DefaultTrainer):
         if not resuming and self.cfg.MODEL.AUDIO.WEIGHTS:
             load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
         super().resume_or_load(resume)
+
+    @classmethod
+    def build_model(cls, cfg) -> nn.Module:
+        """The config's meta-architecture, on its device."""
+        model = build_model(cfg)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        logger.info("%s: %.1f M parameters are trained", type(model).__name__, trained / 1e6)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:

@@ -17,7 +17,7 @@ class Quantized:
     Attributes:
         tokens: (..., N, C), with the gradient of the continuous tokens (straight-through).
         codes: (..., N) int64 in [0, K), the codeword of each token; None without quantisation.
-        loss: scalar, this call's terms of Eq. 9, summed over all tokens.
+        loss: (..., N) this call's terms of Eq. 9, of each token.
     """
 
     tokens: Tensor
@@ -30,7 +30,7 @@ class ContinuousTokens(nn.Module):
 
     def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
         """See :meth:`Codebook.forward`."""
-        return Quantized(tokens=tokens, codes=None, loss=tokens.new_zeros(()))
+        return Quantized(tokens=tokens, codes=None, loss=tokens.new_zeros(tokens.shape[:-1]))
 
     def statistics(self) -> dict[str, Tensor]:
         """There is nothing to report."""
@@ -108,9 +108,9 @@ class Codebook(nn.Module):
                 codewords = F.normalize(codewords, dim=-1)
             codes = torch.cdist(continuous.flatten(0, -2), codewords).argmin(-1)
             words = F.embedding(codes, codewords).view_as(continuous)
-            loss = self.commitment * (words.detach() - continuous).square().sum()
+            loss = self.commitment * (words.detach() - continuous).square().sum(-1)
             if update and self.update == "gradient":
-                loss = loss + (words - continuous.detach()).square().sum()
+                loss = loss + (words - continuous.detach()).square().sum(-1)
             quantized = continuous + self._closing() * (words - continuous).detach()
             if self.unit_norm:
                 quantized = quantized * tokens.shape[-1] ** 0.5

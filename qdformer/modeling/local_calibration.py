@@ -48,9 +48,9 @@ class ClipTokens(nn.Module):
         lengths: list[int],
     ) -> Quantized:
         """See :meth:`LocalCalibration.forward`."""
-        codes = global_tokens.codes
+        tokens, codes = repeat_for_frames(global_tokens.tokens, lengths), global_tokens.codes
         return Quantized(
-            tokens=repeat_for_frames(global_tokens.tokens, lengths),
+            tokens=tokens,
             codes=None if codes is None else repeat_for_frames(codes, lengths),
-            loss=global_tokens.loss.new_zeros(()),
+            loss=tokens.new_zeros(tokens.shape[:-1]),
         )

@@ -32,8 +32,9 @@ def test_loss_is_eq_9_term_by_term():
         for b in range(2)
         for i in range(3)
     )
-    assert float(codebook(tokens).loss) == pytest.approx(expected, rel=1e-5)
-    assert float(codebook(tokens, update=False).loss) == pytest.approx(expected / 3, rel=1e-5)
+    assert float(codebook(tokens).loss.sum()) == pytest.approx(expected, rel=1e-5)
+    local = codebook(tokens, update=False).loss
+    assert local.shape == (2, 3) and float(local.sum()) == pytest.approx(expected / 3, rel=1e-5)
 
 
 def test_gradients_of_eq_9():
@@ -41,7 +42,7 @@ def test_gradients_of_eq_9():
     tokens = torch.randn(1, 1, CHANNELS, requires_grad=True)
     result = codebook(tokens)
     word = codebook.codewords[result.codes].detach()
-    result.loss.backward()
+    result.loss.sum().backward()
     torch.testing.assert_close(tokens.grad, 2 * 0.5 * (tokens - word).detach())
     moved = codebook.codewords.grad[result.codes[0, 0]]
     torch.testing.assert_close(moved, 2 * (word - tokens)[0, 0].detach())
@@ -62,7 +63,7 @@ def test_local_tokens_never_move_the_codebook(update):
     before = {key: value.clone() for key, value in codebook.state_dict().items()}
     tokens = torch.randn(6, 3, CHANNELS, requires_grad=True)
     result = codebook(tokens, update=False)
-    (result.loss + result.tokens.sum()).backward()
+    (result.loss.sum() + result.tokens.sum()).backward()
     assert all(torch.equal(value, before[key]) for key, value in codebook.state_dict().items())
     assert all(parameter.grad is None for parameter in codebook.parameters())
     assert tokens.grad.abs().sum() > 0
@@ -150,7 +151,7 @@ def test_one_codeword_makes_all_tokens_alike():
 def test_continuous_tokens_pass():
     tokens = torch.randn(2, 3, CHANNELS)
     result = ContinuousTokens()(tokens)
-    assert result.tokens is tokens and result.codes is None and float(result.loss) == 0
+    assert result.tokens is tokens and result.codes is None and float(result.loss.sum()) == 0
 
 
 def test_unknown_update():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from qdformer.errors import InputError
+from qdformer.modeling.codebook import Quantized
 from qdformer.qdformer import QDFormer, QDFormerBaseline
 from tests.samples import make_clip, small_config, small_model
 
@@ -18,7 +19,8 @@ SWITCHES = {
     "row 1, baseline": ["MODEL.META_ARCHITECTURE", "QDFormerBaseline"],
     "EMA codebook": ["MODEL.QDFORMER.CODEBOOK.UPDATE", "ema"],
     "Eq. 9 as written": [
-        "MODEL.QDFORMER.CODEBOOK.UNIT_NORM", False, "MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW", 0.0],
+        "MODEL.QDFORMER.CODEBOOK.UNIT_NORM", False, "MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW", 0.0,
+        "MODEL.QDFORMER.CODEBOOK.FADE_IN", 0.0, "MODEL.QDFORMER.LOSS.QUANT_MEAN", False],
     "frames on their own": ["MODEL.QDFORMER.ENCODER.TEMPORAL_WINDOW", 0],
     "background as a class": ["MODEL.QDFORMER.BACKGROUND_CLASS", True],
     "last layer only": ["MODEL.QDFORMER.DEEP_SUPERVISION", False],
@@ -110,7 +112,7 @@ def test_local_tokens_never_move_the_codebook(storage):
     audio = model.audio_encoder(make_clip()["audio"])
     before = model.codebook.state_dict()["usage"].clone()
     local = model.local_calibration(model.prototypes, audio, None, model.codebook, [3])
-    (local.loss + local.tokens.square().sum()).backward()
+    (local.loss.sum() + local.tokens.square().sum()).backward()
     assert model.codebook.codewords.grad is None
     assert torch.equal(model.codebook.usage, before)
     assert model.prototypes.grad.abs().sum() > 0
@@ -131,6 +133,15 @@ def test_frames_of_different_size_share_a_batch():
     with torch.no_grad():
         outputs = model(clips)
     assert [tuple(output["sem_seg"].shape) for output in outputs] == [(3, 64, 96), (3, 48, 64)]
+
+
+def test_l_quant_as_written_and_as_a_mean():
+    models = [small_model("MODEL.QDFORMER.LOSS.QUANT_MEAN", mean) for mean in (True, False)]
+    terms = [torch.rand(2, 5), torch.rand(4, 5)]
+    quantized = [Quantized(torch.zeros(*term.shape, 32), None, term) for term in terms]
+    mean, written = (model._quantization_loss(*quantized, clips=2) for model in models)
+    torch.testing.assert_close(written, (terms[0].sum() + terms[1].sum()) / 2)
+    torch.testing.assert_close(mean, terms[0].mean() + terms[1].mean())
 
 
 def test_codebook_use_is_logged(storage):
