@@ -32,12 +32,14 @@ class QDFormer(AudioVisualSegmenter):
     ):
         """
         Args:
-        global_decomposition: Eq. 4.
-        codebook: Eq. 2, a :class:`Codebook` or :class:`ContinuousTokens`.
-        recombination: Eq. 5, a :class:`Recombination` or :class:`Unmodulated`.
-        local_calibration: Eq. 6, a :class:`LocalCalibration` or :class:`ClipTokens`.
-        quantization_weight: lambda_quant of Eq. 8.
-        segmenter: see :class:`AudioVisualSegmenter`.
+            global_decomposition: Eq. 4.
+            codebook: Eq. 2, a :class:`Codebook` or :class:`ContinuousTokens`.
+            recombination: Eq. 5, a :class:`Recombination` or :class:`Unmodulated`.
+            local_calibration: Eq. 6, a :class:`LocalCalibration` or :class:`ClipTokens`.
+            quantization_weight: lambda_quant of Eq. 8.
+            quantization_mean: average the terms of Eq. 9 over tokens and frames instead of adding
+                them up.
+            segmenter: see :class:`AudioVisualSegmenter`.
         """
         super().__init__(**segmenter)
         self.global_decomposition = global_decomposition
@@ -121,7 +123,7 @@ class QDFormerBaseline(AudioVisualSegmenter):
     def __init__(self, **segmenter):
         """
         Args:
-        segmenter: see :class:`AudioVisualSegmenter`.
+            segmenter: see :class:`AudioVisualSegmenter`.
         """
         super().__init__(**segmenter)
 

@@ -44,19 +44,19 @@ class AudioVisualSegmenter(nn.Module):
     ):
         """
         Args:
-        backbone: a Detectron2 backbone.
-        encoder: its maps to F_v.
-        audio_encoder: log-mel examples to F_a.
-        fusion: Eq. 3.
-        num_tokens: N.
-        channels: C.
-        fpn: the pixel features.
-        mask_decoder: Eq. 7.
-        criterion: L_segm.
-        thresholds: what counts as confident at inference.
-        background_class: index of the class that stands for background, if there is one.
-        pixel_mean: of the three channels, in the frames' order and range.
-        pixel_std: likewise.
+            backbone: a Detectron2 backbone.
+            encoder: its maps to F_v.
+            audio_encoder: log-mel examples to F_a.
+            fusion: Eq. 3.
+            num_tokens: N.
+            channels: C.
+            fpn: the pixel features.
+            mask_decoder: Eq. 7.
+            criterion: L_segm.
+            thresholds: what counts as confident at inference.
+            background_class: index of the class that stands for background, if there is one.
+            pixel_mean: of the three channels, in the frames' order and range.
+            pixel_std: likewise.
         """
         super().__init__()
         self.backbone, self.encoder, self.fpn = backbone, encoder, fpn

@@ -22,9 +22,9 @@ class SkipUnreadable:
     ):
         """
         Args:
-        mapper: raises :class:`InputError` for a clip that cannot be read.
-        records: the clips to draw from.
-        skipped_file: names every skipped clip and why, a line each; several processes share it.
+            mapper: raises :class:`InputError` for a clip that cannot be read.
+            records: the clips to draw from.
+            skipped_file: names every skipped clip and why, a line each; several processes share it.
         """
         self.mapper, self.records = mapper, records
         self.skipped_file = Path(skipped_file)

@@ -16,11 +16,11 @@ class AVSCheckpointer(DetectionCheckpointer):
     def __init__(self, model: nn.Module, save_dir: str = "", *, complete: bool = False, **others):
         """
         Args:
-        model: where to load to.
-        save_dir: where to save to.
-        complete: a loaded file must hold every weight of the model, as for evaluation; otherwise
-            it may hold a part, such as the backbone, to start training from.
-        others: see Detectron2's checkpointer.
+            model: where to load to.
+            save_dir: where to save to.
+            complete: a loaded file must hold every weight of the model, as for evaluation;
+                otherwise it may hold a part, such as the backbone, to start training from.
+            others: see Detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
         self.complete = complete

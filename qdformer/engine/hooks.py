@@ -18,9 +18,9 @@ class SheetWriter(HookBase):
     def __init__(self, period: int, draw: Callable[[], dict], folder: str):
         """
         Args:
-        period: iterations between evaluations; 0 draws at the end only.
-        draw: returns pictures (h, w, 3) uint8 RGB by name.
-        folder: where the PNGs go; a later picture of the same clip replaces an earlier one.
+            period: iterations between evaluations; 0 draws at the end only.
+            draw: returns pictures (h, w, 3) uint8 RGB by name.
+            folder: where the PNGs go; a later picture of the same clip replaces an earlier one.
         """
         self.period, self.draw, self.folder = period, draw, Path(folder)
 
@@ -48,7 +48,7 @@ class SkippedClipsReport(HookBase):
     def __init__(self, file: str):
         """
         Args:
-        file: where the mapper names them, a line each.
+            file: where the mapper names them, a line each.
         """
         self.file = Path(file)
 

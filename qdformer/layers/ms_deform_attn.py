@@ -38,10 +38,10 @@ class MSDeformAttn(nn.Module):
     def __init__(self, *, channels: int, heads: int, levels: int, points: int):
         """
         Args:
-        channels: C of queries, values and output; divisible by ``heads``.
-        heads: attention heads.
-        levels: maps that every query samples.
-        points: places that a head samples in every map.
+            channels: C of queries, values and output; divisible by ``heads``.
+            heads: attention heads.
+            levels: maps that every query samples.
+            points: places that a head samples in every map.
         """
         super().__init__()
         assert channels % heads == 0, f"{channels} channels cannot be shared by {heads} heads"

@@ -14,9 +14,9 @@ class TimmBackbone(Backbone):
     def __init__(self, *, name: str, out_features: list[str], drop_path_rate: float):
         """
         Args:
-        name: timm's name of the architecture, e.g. "swin_tiny_patch4_window7_224".
-        out_features: which of "res2" (stride 4) to "res5" (stride 32) to return.
-        drop_path_rate: stochastic depth in training.
+            name: timm's name of the architecture, e.g. "swin_tiny_patch4_window7_224".
+            out_features: which of "res2" (stride 4) to "res5" (stride 32) to return.
+            drop_path_rate: stochastic depth in training.
         """
         super().__init__()
         options = {"strict_img_size": False} if name.startswith("swin") else {}

@@ -59,18 +59,18 @@ class Codebook(nn.Module):
     ):
         """
         Args:
-        num_codes: K.
-        channels: C.
-        commitment: lambda_com of Eq. 9.
-        update: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow the
-            moving average of their tokens and that term is left out.
-        decay: of the moving averages (codewords under "ema", and usage), per training step.
-        unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
-            scaled to the norm sqrt(C).
-        fade_in: training steps in which the output moves linearly from the continuous to the
-            quantised token; 0 quantises at once.
-        revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
-            a random token of the batch; 0 leaves it alone.
+            num_codes: K.
+            channels: C.
+            commitment: lambda_com of Eq. 9.
+            update: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow the
+                moving average of their tokens and that term is left out.
+            decay: of the moving averages (codewords under "ema", and usage), per training step.
+            unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
+                scaled to the norm sqrt(C).
+            fade_in: training steps in which the output moves linearly from the continuous to the
+                quantised token; 0 quantises at once.
+            revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
+                a random token of the batch; 0 leaves it alone.
         """
         super().__init__()
         assert update in UPDATES, f"codebook update {update!r} is not one of {UPDATES}"

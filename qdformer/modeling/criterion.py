@@ -31,10 +31,10 @@ class SegmentationCriterion:
     ):
         """
         Args:
-        weights: of the losses and of the matcher's costs.
-        pixel_loss: "bce" or "focal".
-        focal_alpha: weight of the positives in the focal losses.
-        focal_gamma: focusing exponent of the focal losses.
+            weights: of the losses and of the matcher's costs.
+            pixel_loss: "bce" or "focal".
+            focal_alpha: weight of the positives in the focal losses.
+            focal_gamma: focusing exponent of the focal losses.
         """
         assert pixel_loss in PIXEL_LOSSES, f"pixel loss {pixel_loss!r} is not one of {PIXEL_LOSSES}"
         self.weights, self.pixel_loss = weights, pixel_loss

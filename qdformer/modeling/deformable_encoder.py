@@ -51,14 +51,14 @@ class DeformableEncoder(nn.Module):
     ):
         """
         Args:
-        in_channels: the backbone's maps to take, finest first, and their channels.
-        channels: C.
-        layers: encoder layers.
-        heads: attention heads.
-        points: places that a head samples in every map.
-        feedforward: hidden channels of the feed-forward nets.
-        temporal_window: how many frames before and after its own each query samples; 0 keeps
-            every frame to itself.
+            in_channels: the backbone's maps to take, finest first, and their channels.
+            channels: C.
+            layers: encoder layers.
+            heads: attention heads.
+            points: places that a head samples in every map.
+            feedforward: hidden channels of the feed-forward nets.
+            temporal_window: how many frames before and after its own each query samples; 0 keeps
+                every frame to itself.
         """
         super().__init__()
         self.in_features = list(in_channels)

@@ -13,7 +13,7 @@ class PassThrough(Backbone):
     def __init__(self, shapes: dict[str, ShapeSpec]):
         """
         Args:
-        shapes: channels and stride of every map, finest first.
+            shapes: channels and stride of every map, finest first.
         """
         super().__init__()
         self._out_features = list(shapes)
@@ -31,9 +31,9 @@ class PixelFPN(nn.Module):
     def __init__(self, *, shapes: dict[str, ShapeSpec], channels: int, norm: str):
         """
         Args:
-        shapes: the backbone's map at stride 4, then the levels of F'_v.
-        channels: C of the result.
-        norm: Detectron2's name of the normalisation.
+            shapes: the backbone's map at stride 4, then the levels of F'_v.
+            channels: C of the result.
+            norm: Detectron2's name of the normalisation.
         """
         super().__init__()
         self.in_features = list(shapes)

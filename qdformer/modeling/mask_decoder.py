@@ -41,12 +41,12 @@ class MaskDecoder(nn.Module):
     ):
         """
         Args:
-        num_classes: classes of P_{i,t}, the empty class not among them.
-        layers: decoder layers.
-        channels: C of tokens, visual tokens and pixel features.
-        heads: attention heads.
-        feedforward: hidden channels of the feed-forward nets.
-        deep_supervision: in training, predict after every layer instead of the last one only.
+            num_classes: classes of P_{i,t}, the empty class not among them.
+            layers: decoder layers.
+            channels: C of tokens, visual tokens and pixel features.
+            heads: attention heads.
+            feedforward: hidden channels of the feed-forward nets.
+            deep_supervision: in training, predict after every layer instead of the last one only.
         """
         super().__init__()
         self.decoder = TransformerDecoder(

@@ -37,9 +37,9 @@ class HungarianMatcher:
     def __init__(self, weights: LossWeights, focal_alpha: float, focal_gamma: float):
         """
         Args:
-        weights: of the costs.
-        focal_alpha: weight of the positive class in the focal loss.
-        focal_gamma: focusing exponent of the focal loss.
+            weights: of the costs.
+            focal_alpha: weight of the positive class in the focal loss.
+            focal_gamma: focusing exponent of the focal loss.
         """
         self.weights = weights
         self.alpha, self.gamma = focal_alpha, focal_gamma

@@ -25,9 +25,9 @@ class VGGish(nn.Module):
     ):
         """
         Args:
-        conv_dims: channels of the four stages.
-        fc_dims: widths of the three linear layers; the last one is the embedding's.
-        norm: Detectron2's name of a normalisation after each convolution; "" as published.
+            conv_dims: channels of the four stages.
+            fc_dims: widths of the three linear layers; the last one is the embedding's.
+            norm: Detectron2's name of a normalisation after each convolution; "" as published.
         """
         super().__init__()
         layers, channels = [], 1
@@ -69,9 +69,9 @@ class AudioEncoder(nn.Module):
     def __init__(self, *, vggish: VGGish, channels: int, frozen: bool):
         """
         Args:
-        vggish: the network.
-        channels: C.
-        frozen: keep VGGish as it is and train the projection alone.
+            vggish: the network.
+            channels: C.
+            frozen: keep VGGish as it is and train the projection alone.
         """
         super().__init__()
         self.vggish = vggish.requires_grad_(not frozen)
