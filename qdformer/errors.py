@@ -8,3 +8,8 @@ class InputError(ValueError):
     to do. The commands print it without a traceback; libraries that use the package catch it as a
     ``ValueError``.
     """
+
+
+def sentence(error: InputError) -> str:
+    """The sentence of an error, also of one that a data loader's process wrapped in a traceback."""
+    return str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")

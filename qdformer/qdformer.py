@@ -11,7 +11,7 @@ from qdformer.modeling.codebook import UPDATES, Codebook, ContinuousTokens, Quan
 from qdformer.modeling.global_decomposition import GlobalDecomposition
 from qdformer.modeling.local_calibration import ClipTokens, LocalCalibration
 from qdformer.modeling.recombination import Recombination, Unmodulated
-from qdformer.segmenter import AudioVisualSegmenter, _transformer_size
+from qdformer.segmenter import AudioVisualSegmenter, transformer_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -52,7 +52,7 @@ class QDFormer(AudioVisualSegmenter):
     def from_config(cls, cfg) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
-        decoder = {"layers": qdformer.DECODER_LAYERS, **_transformer_size(cfg)}
+        decoder = {"layers": qdformer.DECODER_LAYERS, **transformer_size(cfg)}
         return super().from_config(cfg) | {
             "global_decomposition": GlobalDecomposition(AudioSemanticDecoder(**decoder)),
             "codebook": _build_codebook(cfg) if qdformer.QUANTIZATION else ContinuousTokens(),

@@ -74,7 +74,7 @@ class AudioVisualSegmenter(nn.Module):
         _check(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
-        channels, size = qdformer.HIDDEN_DIM, _transformer_size(cfg)
+        channels, size = qdformer.HIDDEN_DIM, transformer_size(cfg)
         background_class = qdformer.NUM_CLASSES if qdformer.BACKGROUND_CLASS else None
         encoded = qdformer.ENCODER.IN_FEATURES
         return {
@@ -172,7 +172,8 @@ class AudioVisualSegmenter(nn.Module):
         return results
 
 
-def _transformer_size(cfg) -> dict[str, int]:
+def transformer_size(cfg) -> dict[str, int]:
+    """What all attention layers have in common."""
     return {
         "channels": cfg.MODEL.QDFORMER.HIDDEN_DIM,
         "heads": cfg.MODEL.QDFORMER.NUM_HEADS,

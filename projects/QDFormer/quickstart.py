@@ -11,7 +11,7 @@ from detectron2.engine import default_argument_parser
 from qdformer.engine.quickstart import compose_quickstart, evaluate_sounds, save_rows, show, table
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
-from qdformer.errors import InputError
+from qdformer.errors import InputError, sentence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -51,4 +51,4 @@ if __name__ == "__main__":
     try:
         main(parser.parse_args())
     except InputError as error:
-        sys.exit(f"quickstart.py: {error}")
+        sys.exit(f"quickstart.py: {sentence(error)}")

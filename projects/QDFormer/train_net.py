@@ -11,7 +11,7 @@ from detectron2.engine import default_argument_parser, launch
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
-from qdformer.errors import InputError
+from qdformer.errors import InputError, sentence
 
 
 def main(args):
@@ -39,4 +39,4 @@ if __name__ == "__main__":
             args=(arguments,),
         )
     except InputError as error:
-        sys.exit(f"train_net.py: {error}")
+        sys.exit(f"train_net.py: {sentence(error)}")

@@ -24,6 +24,7 @@ from qdformer.data.skipping import SkipUnreadable
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
 from qdformer.engine.hooks import SheetWriter, SkippedClipsReport
 from qdformer.engine.optimizer import build_optimizer
+from qdformer.errors import InputError
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
 from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
 from qdformer.visualization.prediction_sheet import prediction_sheet
@@ -44,6 +45,18 @@ class Trainer(DefaultTrainer):
         if not resuming and self.cfg.MODEL.AUDIO.WEIGHTS:
             load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
         super().resume_or_load(resume)
+
+    def train(self):
+        """Train; what cannot be read on the way, such as a test clip, does not cost the run.
+
+        Raises:
+            InputError: after a checkpoint to resume from was written.
+        """
+        try:
+            return super().train()
+        except InputError:
+            self.checkpointer.save("model_stopped")
+            raise
 
     @classmethod
     def build_model(cls, cfg) -> nn.Module:

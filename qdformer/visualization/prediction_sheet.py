@@ -1,13 +1,14 @@
 """The sheet of one clip of a data set: what its record holds beside what a model says of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from detectron2.data import Metadata
 from torch import Tensor
 
-from qdformer.data.audio import clip_log_mel
+from qdformer.data.audio import read_log_mel, read_waveform
 from qdformer.data.image import read_image, read_label_map
 
 from .clip_sheet import clip_sheet
@@ -26,13 +27,13 @@ def prediction_sheet(
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    palette = metadata.stuff_colors
+    palette, sound = metadata.stuff_colors, record["audio_file_name"]
     codes: dict[str, np.ndarray] | None = None
     if output["local_codes"] is not None:
         codes = {scope: output[f"{scope}_codes"].cpu().numpy() for scope in ("global", "local")}
     return clip_sheet(
         images=[read_image(name) for name in record["file_names"]],
-        waveform=clip_log_mel(record["audio_file_name"], len(record["file_names"])),
+        waveform=read_log_mel(sound) if Path(sound).suffix == ".pkl" else read_waveform(sound),
         ground_truth=[
             None if name is None else read_label_map(name, record["label_format"], palette)
             for name in record["sem_seg_file_names"]

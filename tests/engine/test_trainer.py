@@ -11,7 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from qdformer.engine.checkpointer import AVSCheckpointer, load_vggish
 from qdformer.engine.setup import check_datasets, register_roots
 from qdformer.engine.trainer import Trainer, headline_metric
-from qdformer.errors import InputError
+from qdformer.errors import InputError, sentence
 from tests.samples import small_config, small_model
 
 
@@ -126,6 +126,25 @@ def test_undecodable_clips_are_skipped_counted_and_named(composed, tmp_path, cap
     assert len(report) == 1
     named = {record["video_id"] for record in broken if record["video_id"] in report[0]}
     assert named and (tmp_path / "run" / "model_final.pth").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_test_clip_is_named_and_costs_nothing(composed, tmp_path, workers):
+    root = tmp_path / f"unreadable{workers}"
+    shutil.copytree(composed, root)
+    register_roots([str(root)])
+    broken = DatasetCatalog.get(f"{root.name}_avss_test")[1]["file_names"][0]
+    cfg = config(
+        tmp_path / "run", root.name, "TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 4,
+        "SOLVER.CHECKPOINT_PERIOD", 100, "DATALOADER.NUM_WORKERS", workers,
+    )  # fmt: skip
+    Path(broken).write_bytes(b"\xff\xd8 no picture")
+    with pytest.raises(InputError) as caught:
+        Trainer(cfg).train()
+    assert broken in sentence(caught.value) and "Traceback" not in sentence(caught.value)
+    resumed = Trainer(cfg)
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 2
 
 
 def test_weights_of_another_architecture_are_refused(finished, tmp_path):
