@@ -101,10 +101,10 @@ def _mask_cost(logits: Tensor, masks: Tensor) -> Tensor:
 
 
 def _dice_cost(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - Dice of (D, F, N, P) logits with (F, M, P) masks: (D, F, N, M)."""
+    """The loss of :func:`qdformer.modeling.criterion.dice_loss` for all pairs: (D, F, N, M)."""
     probability = logits.sigmoid()
     overlap = probability @ masks.transpose(-1, -2)
-    total = probability.sum(-1)[..., None] + masks.sum(-1)[:, None]
+    total = probability.square().sum(-1)[..., None] + masks.square().sum(-1)[:, None]
     return 1 - (2 * overlap + 1) / (total + 1)
 
 
