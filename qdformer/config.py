@@ -19,7 +19,7 @@ def add_qdformer_config(cfg: CN) -> None:
     cfg.INPUT.AUDIO_HOP = 0.96
     # In training, the sound is made louder or softer by up to this many dB.
     cfg.INPUT.AUDIO_GAIN = 0.0
-    # In training, the frames' brightness, contrast and saturation change by up to this fraction.
+    # In training, the frames' brightness and contrast change by up to this fraction.
     cfg.INPUT.COLOR_JITTER = 0.0
 
     _add_model_config(cfg)

@@ -5,9 +5,8 @@ from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
-from qdformer.errors import InputError
 from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
-from qdformer.modeling.codebook import UPDATES, Codebook, ContinuousTokens, Quantized
+from qdformer.modeling.codebook import Codebook, ContinuousTokens, Quantized
 from qdformer.modeling.global_decomposition import GlobalDecomposition
 from qdformer.modeling.local_calibration import ClipTokens, LocalCalibration
 from qdformer.modeling.recombination import Recombination, Unmodulated
@@ -144,15 +143,11 @@ class QDFormerBaseline(AudioVisualSegmenter):
 
 def _build_codebook(cfg) -> Codebook:
     codebook = cfg.MODEL.QDFORMER.CODEBOOK
-    if codebook.UPDATE not in UPDATES:
-        raise InputError(
-            f"MODEL.QDFORMER.CODEBOOK.UPDATE is {codebook.UPDATE!r}; it must be one of {UPDATES}"
-        )
     return Codebook(
         num_codes=codebook.NUM_CODES,
         channels=cfg.MODEL.QDFORMER.HIDDEN_DIM,
         commitment=codebook.COMMITMENT,
-        update=codebook.UPDATE,
+        update_rule=codebook.UPDATE,
         decay=codebook.DECAY,
         unit_norm=codebook.UNIT_NORM,
         fade_in=round(codebook.FADE_IN * cfg.SOLVER.MAX_ITER),

@@ -7,10 +7,11 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from torch import Tensor, nn
 
+import qdformer.modeling.backbone  # noqa: F401  (registers timm's backbones)
 from qdformer.errors import InputError
-from qdformer.modeling.clip_batch import MASK_STRIDE, ClipBatch, Targets
+from qdformer.modeling.clip_batch import ClipBatch, Targets
 from qdformer.modeling.codebook import Quantized
-from qdformer.modeling.criterion import PIXEL_LOSSES, SegmentationCriterion
+from qdformer.modeling.criterion import SegmentationCriterion
 from qdformer.modeling.deformable_encoder import DeformableEncoder
 from qdformer.modeling.fpn import PixelFPN
 from qdformer.modeling.global_decomposition import AudioVisualFusion
@@ -71,9 +72,14 @@ class AudioVisualSegmenter(nn.Module):
     def from_config(cls, cfg) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
-        _check(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
+        if absent := {"res2", *qdformer.ENCODER.IN_FEATURES} - shapes.keys():
+            raise InputError(
+                f"{cfg.MODEL.BACKBONE.NAME} gives {', '.join(shapes)} but not "
+                f"{', '.join(sorted(absent))}; MODEL.QDFORMER.ENCODER.IN_FEATURES and the "
+                "backbone's OUT_FEATURES must agree, and res2 is always needed"
+            )
         channels, size = qdformer.HIDDEN_DIM, transformer_size(cfg)
         background_class = qdformer.NUM_CLASSES if qdformer.BACKGROUND_CLASS else None
         encoded = qdformer.ENCODER.IN_FEATURES
@@ -121,15 +127,11 @@ class AudioVisualSegmenter(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model lives."""
-        return self.pixel_mean.device
-
     def collate(self, clips: list[dict]) -> ClipBatch:
         """Join mapper outputs to one batch on the model's device."""
-        divisibility = max(self.backbone.size_divisibility, MASK_STRIDE)
-        return ClipBatch.collate(clips, self.pixel_mean, self.pixel_std, divisibility)
+        # Each map of the pyramid has to be twice as large as the next one.
+        stride = max(shape.stride for shape in self.backbone.output_shape().values())
+        return ClipBatch.collate(clips, self.pixel_mean, self.pixel_std, stride)
 
     def losses(self, predictions: Predictions, clips: list[dict], batch: ClipBatch) -> dict:
         """L_segm of the predictions: a dict of weighted scalars."""
@@ -192,22 +194,3 @@ def _build_audio_encoder(cfg) -> AudioEncoder:
         channels=cfg.MODEL.QDFORMER.HIDDEN_DIM,
         frozen=bool(audio.FREEZE and audio.WEIGHTS),
     )
-
-
-def _check(cfg) -> None:
-    """Refuse what the constructors could not explain in the config's words."""
-    qdformer = cfg.MODEL.QDFORMER
-    for key in ("NUM_CLASSES", "NUM_TOKENS", "HIDDEN_DIM", "NUM_HEADS", "DECODER_LAYERS"):
-        if qdformer[key] < 1:
-            raise InputError(f"MODEL.QDFORMER.{key} is {qdformer[key]}; it must be at least 1")
-    unit = 4 * qdformer.NUM_HEADS
-    if qdformer.HIDDEN_DIM % unit:
-        raise InputError(
-            f"MODEL.QDFORMER.HIDDEN_DIM is {qdformer.HIDDEN_DIM}; with NUM_HEADS "
-            f"{qdformer.NUM_HEADS} it must be a multiple of {unit}"
-        )
-    if qdformer.LOSS.PIXEL not in PIXEL_LOSSES:
-        raise InputError(
-            f"MODEL.QDFORMER.LOSS.PIXEL is {qdformer.LOSS.PIXEL!r}; it must be one of "
-            f"{PIXEL_LOSSES}"
-        )

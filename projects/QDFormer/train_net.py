@@ -8,6 +8,7 @@ import sys
 # First: makes Detectron2 importable and registers the models.
 import qdformer.qdformer  # noqa: F401
 from detectron2.engine import default_argument_parser, launch
+from torch.multiprocessing import ProcessRaisedException
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
@@ -38,5 +39,8 @@ if __name__ == "__main__":
             dist_url=arguments.dist_url,
             args=(arguments,),
         )
-    except InputError as error:
+    except (InputError, ProcessRaisedException) as error:
+        # With several GPUs the error of one process arrives as the text of its traceback.
+        if InputError.__name__ not in f"{type(error).__name__} {str(error).splitlines()[-1]}":
+            raise
         sys.exit(f"train_net.py: {sentence(error)}")

@@ -71,7 +71,6 @@ class AVSDatasetMapper:
             augmentations += [
                 T.RandomBrightness(low, high),
                 T.RandomContrast(low, high),
-                T.RandomSaturation(low, high),
             ]
         names = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
         return {

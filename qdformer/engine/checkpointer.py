@@ -8,6 +8,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from qdformer.errors import InputError
+from qdformer.modeling.backbone import TimmBackbone
 
 
 class AVSCheckpointer(DetectionCheckpointer):
@@ -51,17 +52,21 @@ class AVSCheckpointer(DetectionCheckpointer):
             ) from error
 
     def _load_model(self, checkpoint: dict[str, Any]):
+        # A file without its modules' versions never misses the counters of batch normalisation.
+        expected = {k for k in self.model.state_dict() if not k.endswith("num_batches_tracked")}
+        backbone = getattr(self.model, "backbone", None)
+        if isinstance(backbone, TimmBackbone) and not expected & checkpoint["model"].keys():
+            renamed = backbone.rename_weights(checkpoint["model"])
+            checkpoint["model"] = {f"backbone.{key}": value for key, value in renamed.items()}
         incompatible = super()._load_model(checkpoint)
-        expected = len(self.model.state_dict())
-        wrong = [key for key, *_ in incompatible.incorrect_shapes]
-        absent = list(incompatible.missing_keys)
-        unfit: list[str] = wrong + absent
-        nothing = len(unfit) >= expected
-        if nothing or wrong or (self.complete and absent):
+        wrong = {key for key, *_ in incompatible.incorrect_shapes}
+        unfit = wrong | set(incompatible.missing_keys)
+        found = expected - unfit
+        if not found or wrong or (self.complete and unfit):
             raise InputError(
-                f"{self._path}: weights of another architecture: {expected - len(unfit)} of the "
-                f"model's {expected} tensors found, {len(wrong)} of another shape, e.g. "
-                f"{unfit[0]}; use the config that the checkpoint was trained with"
+                f"{self._path}: weights of another architecture: {len(found)} of the model's "
+                f"{len(expected)} tensors found, {len(wrong)} of another shape, e.g. "
+                f"{sorted(wrong or unfit)[0]}; use the config that the checkpoint was trained with"
             )
         return incompatible
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import cv2
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,18 @@ class SheetWriter(HookBase):
             self._write()
 
 
+class BestCheckpointer(hooks.BestCheckpointer):
+    """Detectron2's, which remembers across a resume how good the best model was."""
+
+    def state_dict(self) -> dict[str, float | int | None]:
+        """What the checkpoint keeps."""
+        return {"best_metric": self.best_metric, "best_iter": self.best_iter}
+
+    def load_state_dict(self, state: dict[str, float | int | None]) -> None:
+        """Take up what the checkpoint kept."""
+        self.best_metric, self.best_iter = state["best_metric"], state["best_iter"]
+
+
 class SkippedClipsReport(HookBase):
     """Counts and names, at the end, the clips that could not be read."""
 
@@ -51,11 +63,6 @@ class SkippedClipsReport(HookBase):
             file: where the mapper names them, a line each.
         """
         self.file = Path(file)
-
-    def before_train(self) -> None:
-        """Forget the clips of an earlier run."""
-        if comm.is_main_process() and self.trainer.start_iter == 0:
-            self.file.unlink(missing_ok=True)
 
     def after_train(self) -> None:
         """Report."""

@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
@@ -12,9 +14,12 @@ from detectron2.utils.logger import setup_logger
 
 from qdformer.config import add_qdformer_config
 from qdformer.data.avsbench import register_avs
+from qdformer.engine.config_check import check_config
 from qdformer.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+LAYOUT_NAME = re.compile(r"_(s4|ms3|avss)_(train|val|test)$")
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
@@ -35,7 +40,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         if config_file:
             cfg.merge_from_file(config_file)
         cfg.merge_from_list(overrides)
-    except (KeyError, ValueError, AssertionError) as error:
+    except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
         raise InputError(
             f"{config_file} {' '.join(overrides)}: {error}; qdformer/config.py lists the keys"
         ) from error
@@ -63,8 +68,7 @@ def load_records(name: str) -> list[dict[str, Any]]:
         InputError: the name is unknown, or the data set cannot be used.
     """
     if name not in DatasetCatalog.list():
-        known = [known for known in DatasetCatalog.list() if known.rsplit("_", 2)[-2] in
-                 ("s4", "ms3", "avss")]  # fmt: skip
+        known = [known for known in DatasetCatalog.list() if LAYOUT_NAME.search(known)]
         raise InputError(f"data set {name!r} is not registered; known: {', '.join(sorted(known))}")
     return DatasetCatalog.get(name)
 
@@ -78,8 +82,8 @@ def check_datasets(cfg: CfgNode, eval_only: bool) -> None:
         InputError: a data set cannot be used, or has other classes than the rest or the config.
     """
     names = [*cfg.DATASETS.TEST] if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    if not names:
-        key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
+    key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
+    if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
         raise InputError(f"{key} is empty; name a registered data set, e.g. avsbench_avss_test")
     classes = {}
     for name in names:
@@ -113,6 +117,7 @@ def setup(args) -> CfgNode:
         InputError: something that was handed in cannot be used.
     """
     cfg = load_config(args.config_file, args.opts)
+    check_config(cfg)
     register_roots(cfg.DATASETS.AVS_ROOTS)
     check_datasets(cfg, args.eval_only)
     cfg.freeze()

@@ -3,6 +3,7 @@
 import logging
 import os
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from detectron2.data import (
     build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.engine import DefaultTrainer, HookBase, hooks
+from detectron2.engine import DefaultTrainer, HookBase
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -22,7 +23,7 @@ from torch import nn
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.skipping import SkipUnreadable
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
-from qdformer.engine.hooks import SheetWriter, SkippedClipsReport
+from qdformer.engine.hooks import BestCheckpointer, SheetWriter, SkippedClipsReport
 from qdformer.engine.optimizer import build_optimizer
 from qdformer.errors import InputError
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
@@ -38,13 +39,34 @@ HEADLINE = {"avs_object": "avs_object/J&F", "avs_semantic": "avs_semantic/mIoU"}
 class Trainer(DefaultTrainer):
     """One trainer for every data set: its records and metadata say the rest."""
 
+    def __init__(self, cfg):
+        """
+        Args:
+            cfg: a frozen config, see :func:`qdformer.engine.setup.setup`.
+        """
+        # Before the loader's processes, which start at once, write to it.
+        Path(skipped_file(cfg)).unlink(missing_ok=True)
+        super().__init__(cfg)
+
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue the run in ``OUTPUT_DIR``, or start from the weights that the config names."""
+        """Continue the run in ``OUTPUT_DIR``, or start from the weights that the config names.
+
+        Raises:
+            InputError: what is to be loaded is missing, damaged or of another architecture.
+        """
         resuming = resume and self.checkpointer.has_checkpoint()
         self.checkpointer.complete = resuming
         if not resuming and self.cfg.MODEL.AUDIO.WEIGHTS:
             load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
-        super().resume_or_load(resume)
+        try:
+            super().resume_or_load(resume)
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR}: the run trained other parameters than this config "
+                f"({error}); resume it with its own {self.cfg.OUTPUT_DIR}/config.yaml"
+            ) from error
 
     def train(self):
         """Train; what cannot be read on the way, such as a test clip, does not cost the run.
@@ -62,6 +84,8 @@ class Trainer(DefaultTrainer):
     def build_model(cls, cfg) -> nn.Module:
         """The config's meta-architecture, on its device."""
         model = build_model(cfg)
+        if comm.get_world_size() > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         logger.info("%s: %.1f M parameters are trained", type(model).__name__, trained / 1e6)
         return model
@@ -98,7 +122,7 @@ class Trainer(DefaultTrainer):
         extra: list[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             extra += [
-                hooks.BestCheckpointer(
+                BestCheckpointer(
                     period,
                     BestModel(self._trainer.model, self.cfg.OUTPUT_DIR),
                     headline_metric(self.cfg),

@@ -10,7 +10,7 @@ def sine_position(positions: Tensor, channels: int, temperature: float = 10000.0
     """Encode real positions as interleaved sines and cosines of falling frequency.
 
     Args:
-        positions: (...) float positions, in units where neighbours differ by about 1.
+        positions: (...) float positions.
         channels: C, even.
         temperature: the longest wavelength is ``2 pi temperature``.
 

@@ -1,8 +1,11 @@
 """Visual encoder, first half: timm's models as Detectron2 backbones; ResNet is Detectron2's."""
 
+import re
+
 import timm
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
+from timm.layers import Format
 from torch import Tensor
 
 FEATURES = ("res2", "res3", "res4", "res5")
@@ -23,11 +26,20 @@ class TimmBackbone(Backbone):
         self.model = timm.create_model(
             name, features_only=True, pretrained=False, drop_path_rate=drop_path_rate, **options
         )
+        # timm's Swin returns (F, h, w, channels).
+        self.channels_last = getattr(self.model, "output_fmt", None) == Format.NHWC
         self._out_features = list(out_features)
         channels = dict(zip(FEATURES, self.model.feature_info.channels(), strict=True))
         strides = dict(zip(FEATURES, self.model.feature_info.reduction(), strict=True))
         self._out_feature_channels = {name: channels[name] for name in out_features}
         self._out_feature_strides = {name: strides[name] for name in out_features}
+
+    def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Names of timm's full model ("layers.0.") to those of its feature extractor here."""
+        return {
+            "model." + re.sub(r"^(layers|stages)\.(\d+)", r"\1_\2", name): value
+            for name, value in weights.items()
+        }
 
     @property
     def size_divisibility(self) -> int:
@@ -39,10 +51,9 @@ class TimmBackbone(Backbone):
         maps = dict(zip(FEATURES, self.model(x), strict=True))
         outputs = {}
         for name in self._out_features:
-            feature, channels = maps[name], self._out_feature_channels[name]
-            # timm's Swin keeps channels last.
-            last = feature.shape[-1] == channels and feature.shape[1] != channels
-            outputs[name] = feature.permute(0, 3, 1, 2).contiguous() if last else feature
+            outputs[name] = maps[name]
+            if self.channels_last:
+                outputs[name] = maps[name].permute(0, 3, 1, 2).contiguous()
         return outputs
 
 

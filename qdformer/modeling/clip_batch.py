@@ -20,14 +20,12 @@ class ClipBatch:
         images: (F, 3, H, W) normalised, padded on the right and at the bottom.
         log_mel: (F, 1, 96, 64).
         lengths: frames of each clip.
-        sizes: (height, width) of each clip's frames before padding.
         valid: (F, 2) float on the CPU, the fraction of height and width that is not padding.
     """
 
     images: Tensor
     log_mel: Tensor
     lengths: list[int]
-    sizes: list[tuple[int, int]]
     valid: Tensor
 
     @classmethod
@@ -54,7 +52,6 @@ class ClipBatch:
             images=images,
             log_mel=torch.cat([clip["audio"].to(device) for clip in clips]),
             lengths=lengths,
-            sizes=sizes,
             valid=repeat_for_frames(fractions, lengths),
         )
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-UPDATES = ("gradient", "ema")
+UPDATE_RULES = ("gradient", "ema")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,8 +40,8 @@ class ContinuousTokens(nn.Module):
 class Codebook(nn.Module):
     """K codewords that the N tokens of a clip share; the clip's code is one word for each token.
 
-    Eq. 9 as it is written is ``update="gradient"`` with the three extras off. The extras keep a
-    codebook that is trained from scratch in use: tokens on the unit sphere, a bottleneck that
+    Eq. 9 as it is written is ``update_rule="gradient"`` with the three extras off. The extras keep
+    a codebook that is trained from scratch in use: tokens on the unit sphere, a bottleneck that
     closes gradually, and dead codewords that return at a token of the current batch.
     """
 
@@ -51,7 +51,7 @@ class Codebook(nn.Module):
         num_codes: int,
         channels: int,
         commitment: float,
-        update: str = "gradient",
+        update_rule: str = "gradient",
         decay: float = 0.99,
         unit_norm: bool = False,
         fade_in: int = 0,
@@ -62,8 +62,8 @@ class Codebook(nn.Module):
             num_codes: K.
             channels: C.
             commitment: lambda_com of Eq. 9.
-            update: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow the
-                moving average of their tokens and that term is left out.
+            update_rule: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow
+                the moving average of their tokens and that term is left out.
             decay: of the moving averages (codewords under "ema", and usage), per training step.
             unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
                 scaled to the norm sqrt(C).
@@ -73,19 +73,20 @@ class Codebook(nn.Module):
                 a random token of the batch; 0 leaves it alone.
         """
         super().__init__()
-        assert update in UPDATES, f"codebook update {update!r} is not one of {UPDATES}"
+        assert update_rule in UPDATE_RULES, f"{update_rule!r} is not one of {UPDATE_RULES}"
         self.num_codes, self.commitment = num_codes, commitment
-        self.update, self.decay = update, decay
+        self.update_rule, self.decay = update_rule, decay
         self.unit_norm, self.fade_in, self.revive_below = unit_norm, fade_in, revive_below
         codewords = torch.randn(num_codes, channels) / channels**0.5
-        if update == "gradient":
+        if update_rule == "gradient":
             self.codewords = nn.Parameter(codewords)
         else:
             self.register_buffer("codewords", codewords)
         self.register_buffer("usage", torch.full((num_codes,), 1 / num_codes))
         # What usage would be if a codeword that returned had been used fairly ever since.
         self.register_buffer("credit", torch.full((num_codes,), 1 / num_codes))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        # How far the bottleneck is closed, 0 (continuous) to 1 (quantised); it stays closed.
+        self.register_buffer("closed", torch.tensor(0.0 if fade_in else 1.0))
 
     def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
         """
@@ -109,9 +110,9 @@ class Codebook(nn.Module):
             codes = torch.cdist(continuous.flatten(0, -2), codewords).argmin(-1)
             words = F.embedding(codes, codewords).view_as(continuous)
             loss = self.commitment * (words.detach() - continuous).square().sum(-1)
-            if update and self.update == "gradient":
+            if update and self.update_rule == "gradient":
                 loss = loss + (words - continuous.detach()).square().sum(-1)
-            quantized = continuous + self._closing() * (words - continuous).detach()
+            quantized = continuous + self.closed * (words - continuous).detach()
             if self.unit_norm:
                 quantized = quantized * tokens.shape[-1] ** 0.5
             if learning:
@@ -131,10 +132,6 @@ class Codebook(nn.Module):
             "usage": (share > 0.1 / self.num_codes).float().mean(),
         }
 
-    def _closing(self) -> Tensor:
-        """How far the bottleneck is closed, 0 (continuous) to 1 (quantised)."""
-        return (self.steps / self.fade_in).clamp(max=1.0) if self.fade_in else 1.0
-
     @torch.no_grad()
     def _learn(self, tokens: Tensor, codes: Tensor) -> None:
         """Update usage, and the codewords where no gradient does; (tokens, C) and (tokens,)."""
@@ -144,15 +141,18 @@ class Codebook(nn.Module):
             torch.distributed.all_reduce(statistics)
         counts, sums = statistics[:, 0], statistics[:, 1:]
         share = counts / counts.sum()
-        if self.update == "ema":
+        if self.update_rule == "ema":
             # A codeword is the mean of its tokens, the old ones weighted down by their age.
             weight = self.decay * self.credit + (1 - self.decay) * share
             old = self.decay * self.credit[:, None] * self.codewords
             new = (1 - self.decay) * sums / counts.sum()
-            self.codewords.copy_((old + new) / weight.clamp(min=1e-12)[:, None])
+            mean = (old + new) / weight.clamp(min=1e-12)[:, None]
+            # What nobody used for so long that its weight fades stays where it is.
+            self.codewords.copy_(torch.where(weight[:, None] > 1e-8, mean, self.codewords))
         for average in (self.usage, self.credit):
             average.mul_(self.decay).add_(share, alpha=1 - self.decay)
-        self.steps.add_(1)
+        if self.fade_in:
+            self.closed.add_(1 / self.fade_in).clamp_(max=1)
 
     @torch.no_grad()
     def _revive(self, tokens: Tensor) -> None:

@@ -54,6 +54,14 @@ class SegmentationCriterion:
             Weighted scalars ``loss_class``, ``loss_mask``, ``loss_dice``, ``loss_bbox`` and
             ``loss_giou``, averaged over the D layers.
         """
+        with torch.autocast(predictions.logits.device.type, enabled=False):
+            # Sums over pixels leave the range of half precision.
+            single = Predictions(**{k: v.float() for k, v in vars(predictions).items()})
+            return self._losses(single, targets, lengths)
+
+    def _losses(
+        self, predictions: Predictions, targets: Targets, lengths: list[int]
+    ) -> dict[str, Tensor]:
         assigned = self.matcher(predictions, targets, lengths)
         matched = targets.sounding & (assigned >= 0)  # (D, F, M)
         layer, frame, target = matched.nonzero(as_tuple=True)
@@ -61,13 +69,13 @@ class SegmentationCriterion:
         # D layers share the objects, so the sum over layers is divided by D as well.
         divisor = len(matched) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
 
-        masks = predictions.masks[layer, frame, token].float().flatten(1)
-        boxes = predictions.boxes[layer, frame, token].float()
+        masks = predictions.masks[layer, frame, token].flatten(1)
+        boxes = predictions.boxes[layer, frame, token]
         target_masks = targets.masks[frame, target].flatten(1)
         target_boxes = targets.boxes[frame, target]
         losses = {
             "loss_class": self.weights.classes * self._class_loss(
-                predictions.logits.float(), targets, (layer, frame, token, target)
+                predictions.logits, targets, (layer, frame, token, target)
             ),
             "loss_mask": self.weights.mask * self._pixel_loss(masks, target_masks).sum(),
             "loss_dice": self.weights.dice * dice_loss(masks, target_masks).sum(),

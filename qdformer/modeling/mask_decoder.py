@@ -72,9 +72,12 @@ class MaskDecoder(nn.Module):
         Returns:
             Predictions with D = layers in training under deep supervision, otherwise D = 1.
         """
-        # Positions belong to the values as well: a box says where, which features alone do not.
-        memory = visual.tokens + visual.position
-        outputs = self.decoder(tokens, memory, memory_padding=visual.padding)
+        outputs = self.decoder(
+            tokens,
+            visual.tokens,
+            memory_position=visual.position,
+            memory_padding=visual.padding,
+        )
         supervised = outputs if self.training and self.deep_supervision else outputs[-1:]
         decoded = torch.stack(supervised)  # (D, F, N, C)
         weight, bias = self.mask_head(decoded).split([decoded.shape[-1], 1], dim=-1)

@@ -75,9 +75,9 @@ class HungarianMatcher:
     def frame_costs(self, predictions: Predictions, targets: Targets) -> Tensor:
         """The cost (D, F, N, M) of giving object m of a frame to token n, in that frame alone."""
         weights = self.weights
-        masks, boxes = predictions.masks.float().flatten(-2), predictions.boxes.float()
+        masks, boxes = predictions.masks.flatten(-2), predictions.boxes
         return (
-            weights.classes * self._class_cost(predictions.logits.float(), targets.classes)
+            weights.classes * self._class_cost(predictions.logits, targets.classes)
             + weights.mask * _mask_cost(masks, targets.masks.flatten(-2))
             + weights.dice * _dice_cost(masks, targets.masks.flatten(-2))
             + weights.l1 * (boxes[..., None, :] - targets.boxes[:, None]).abs().sum(-1)

@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.env import seed_all_rng
 
 from qdformer.engine.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.engine.hooks import BestCheckpointer
 from qdformer.engine.setup import check_datasets, register_roots
 from qdformer.engine.trainer import Trainer, headline_metric
 from qdformer.errors import InputError, sentence
@@ -161,6 +162,31 @@ def test_weights_of_another_architecture_are_refused(finished, tmp_path):
         AVSCheckpointer(other).load(str(tmp_path / "broken.pth"))
     with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
         AVSCheckpointer(other, complete=True).load("")
+
+
+def test_a_file_without_any_known_tensor_is_refused(tmp_path):
+    torch.save({"foo": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(InputError, match="weights of another architecture: 0 of"):
+        AVSCheckpointer(small_model()).load(str(tmp_path / "other.pth"))
+
+
+def test_resuming_with_other_trained_parameters_is_refused(finished):
+    cfg, _ = finished
+    frozen = cfg.clone()
+    frozen.defrost()
+    frozen.MODEL.AUDIO.WEIGHTS = "vggish.pth"
+    with pytest.raises(InputError, match="the run trained other parameters than this config"):
+        Trainer(frozen).resume_or_load(resume=True)
+
+
+def test_the_best_metric_survives_a_resume(finished):
+    cfg, trainer = finished
+    hook = next(hook for hook in trainer._hooks if isinstance(hook, BestCheckpointer))
+    state, other = trainer.state_dict(), Trainer(cfg)
+    assert hook.best_metric is not None
+    other.load_state_dict(state)
+    resumed = next(hook for hook in other._hooks if isinstance(hook, BestCheckpointer))
+    assert resumed.best_metric == hook.best_metric
 
 
 def test_a_backbone_alone_may_start_training_but_not_be_evaluated(tmp_path):

@@ -2,7 +2,9 @@ import pytest
 import timm
 import torch
 from detectron2.layers import ShapeSpec
+from torch import nn
 
+from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.modeling.backbone import TimmBackbone, build_timm_backbone
 from tests.samples import small_config
 
@@ -37,6 +39,26 @@ def test_swin_at_its_own_size_is_timms_classifier_trunk():
     with torch.no_grad():
         ours = full.norm(backbone(frames)["res5"].permute(0, 2, 3, 1))
         torch.testing.assert_close(ours, full.forward_features(frames), atol=1e-4, rtol=1e-4)
+
+
+def test_layout_is_not_guessed_from_sizes():
+    """A map as high as it has channels: 96 of them at stride 4 of 384 rows."""
+    backbone = TimmBackbone(name=NAMES[0], out_features=["res2"], drop_path_rate=0.0).eval()
+    with torch.no_grad():
+        assert backbone(torch.rand(1, 3, 384, 64))["res2"].shape == (1, 96, 96, 16)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_of_timms_full_model_start_a_backbone(name, tmp_path):
+    torch.manual_seed(0)
+    full = timm.create_model(name, pretrained=False)
+    torch.save(full.state_dict(), tmp_path / "timm.pth")
+    model = nn.Module()
+    model.backbone = TimmBackbone(name=name, out_features=FEATURES, drop_path_rate=0.0)
+    AVSCheckpointer(model).load(str(tmp_path / "timm.pth"))
+    expected = model.backbone.rename_weights(full.state_dict())
+    for key, value in model.backbone.state_dict().items():
+        assert torch.equal(value, expected[key]), key
 
 
 def test_only_what_is_asked_for():

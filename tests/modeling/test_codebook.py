@@ -57,9 +57,9 @@ def test_straight_through_gradient_and_none_for_the_codewords():
     assert codebook.codewords.grad is None
 
 
-@pytest.mark.parametrize("update", ["gradient", "ema"])
-def test_local_tokens_never_move_the_codebook(update):
-    codebook = make(update=update, revive_below=0.5, unit_norm=True)
+@pytest.mark.parametrize("rule", ["gradient", "ema"])
+def test_local_tokens_never_move_the_codebook(rule):
+    codebook = make(update_rule=rule, revive_below=0.5, unit_norm=True)
     before = {key: value.clone() for key, value in codebook.state_dict().items()}
     tokens = torch.randn(6, 3, CHANNELS, requires_grad=True)
     result = codebook(tokens, update=False)
@@ -70,14 +70,14 @@ def test_local_tokens_never_move_the_codebook(update):
 
 
 def test_nothing_moves_in_evaluation():
-    codebook = make(update="ema", revive_below=0.5).eval()
+    codebook = make(update_rule="ema", revive_below=0.5).eval()
     before = {key: value.clone() for key, value in codebook.state_dict().items()}
     codebook(torch.randn(6, 3, CHANNELS))
     assert all(torch.equal(value, before[key]) for key, value in codebook.state_dict().items())
 
 
 def test_ema_codeword_goes_to_the_mean_of_its_tokens():
-    codebook = make(update="ema", decay=0.5)
+    codebook = make(update_rule="ema", decay=0.5)
     centres = torch.eye(CHANNELS) * 5
     codebook.codewords[:CHANNELS] = centres
     tokens = centres + 0.1 * torch.randn(CHANNELS, CHANNELS)
@@ -87,7 +87,7 @@ def test_ema_codeword_goes_to_the_mean_of_its_tokens():
 
 
 def test_ema_of_one_step_by_hand():
-    codebook = make(update="ema", decay=0.9)
+    codebook = make(update_rule="ema", decay=0.9)
     old = codebook.codewords.clone()
     token = old[2] + 0.01
     codebook(token.view(1, 1, -1))
@@ -99,7 +99,7 @@ def test_ema_of_one_step_by_hand():
 
 
 def test_dead_codewords_return_at_tokens():
-    codebook = make(update="ema", decay=0.5, revive_below=0.1)
+    codebook = make(update_rule="ema", decay=0.5, revive_below=0.1)
     codebook.codewords += 100  # far from every token but one word wins them all
     tokens = torch.randn(32, 4, CHANNELS)
     for _ in range(20):
@@ -115,6 +115,15 @@ def test_without_revival_far_codewords_stay_dead():
         codebook(torch.randn(32, 4, CHANNELS))
     assert float(codebook.statistics()["usage"]) == pytest.approx(1 / CODES)
     assert float(codebook.statistics()["perplexity"]) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_unused_codewords_of_an_average_stay_where_they_are():
+    codebook = make(update_rule="ema", decay=0.5)
+    before = codebook.codewords.clone()
+    token = before[:1] * 1.0
+    for _ in range(60):
+        codebook(token[None])
+    torch.testing.assert_close(codebook.codewords, before)
 
 
 def test_perplexity_of_even_use():
@@ -141,6 +150,16 @@ def test_fade_in_runs_from_continuous_to_quantised():
         )
 
 
+def test_a_closed_bottleneck_stays_closed_whatever_the_config_says():
+    trained, tokens = make(fade_in=2), torch.randn(2, 3, CHANNELS)
+    for _ in range(3):
+        trained(tokens)
+    loaded = make(fade_in=1000)
+    loaded.load_state_dict(trained.state_dict())
+    assert torch.equal(loaded.eval()(tokens).tokens, trained.eval()(tokens).tokens)
+    assert float(loaded.closed) == 1
+
+
 def test_one_codeword_makes_all_tokens_alike():
     torch.manual_seed(0)
     codebook = Codebook(num_codes=1, channels=CHANNELS, commitment=0.5)
@@ -156,4 +175,4 @@ def test_continuous_tokens_pass():
 
 def test_unknown_update():
     with pytest.raises(AssertionError, match="'momentum' is not one of"):
-        make(update="momentum")
+        make(update_rule="momentum")

@@ -25,7 +25,7 @@ def test_eq_7_against_loops():
     decoder = make().eval()
     tokens, visual, pixels = inputs()
     predictions = decoder(tokens, visual, pixels)
-    decoded = decoder.decoder(tokens, visual.tokens + visual.position)[-1]
+    decoded = decoder.decoder(tokens, visual.tokens, memory_position=visual.position)[-1]
     for f in range(2):
         for i in range(3):
             *weight, bias = decoder.mask_head(decoded[f, i])

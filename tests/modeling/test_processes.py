@@ -15,7 +15,7 @@ def tokens():
 
 def learn(clips):
     torch.manual_seed(0)
-    codebook = Codebook(num_codes=6, channels=4, commitment=0.5, update="ema", decay=0.8)
+    codebook = Codebook(num_codes=6, channels=4, commitment=0.5, update_rule="ema", decay=0.8)
     for _ in range(3):
         codebook(clips)
     return codebook.state_dict()

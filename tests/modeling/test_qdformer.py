@@ -157,18 +157,30 @@ def test_the_figure_fits_on_a_page():
         assert len(lines) <= 25
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "message"),
-    [
-        ("HIDDEN_DIM", 36, "HIDDEN_DIM is 36; with NUM_HEADS 4 it must be a multiple of 16"),
-        ("NUM_TOKENS", 0, "NUM_TOKENS is 0; it must be at least 1"),
-        ("CODEBOOK.UPDATE", "sgd", "UPDATE is 'sgd'; it must be one of"),
-        ("LOSS.PIXEL", "l2", "PIXEL is 'l2'; it must be one of"),
-    ],
-)
-def test_settings_that_cannot_work_are_named(key, value, message):
-    with pytest.raises(InputError, match=message):
-        small_model(f"MODEL.QDFORMER.{key}", value)
+def test_a_map_that_the_backbone_does_not_give_is_named():
+    with pytest.raises(InputError, match="gives res2, res3, res4, res5 but not res6"):
+        small_model("MODEL.QDFORMER.ENCODER.IN_FEATURES", ["res4", "res6"])
+
+
+@pytest.mark.parametrize("size", [(42, 64), (48, 80), (36, 100)])
+def test_frames_of_any_shape(size, storage):
+    model, clip = small_model(), make_clip(size=size)
+    assert all(loss.isfinite() for loss in train_step(model, [clip]).values())
+    with torch.no_grad():
+        assert tuple(model.eval()([clip])[0]["sem_seg"].shape) == (3, *size)
+
+
+def test_half_precision_gives_finite_losses_near_those_in_full(storage):
+    model, clips = small_model().train(), [make_clip(seed=1), make_clip(seed=2)]
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    full = model(clips)
+    model.load_state_dict(state)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = model(clips)
+    sum(half.values()).backward()
+    for name, loss in half.items():
+        assert loss.dtype == torch.float32
+        assert float(loss) == pytest.approx(float(full[name]), rel=0.2, abs=0.1), name
 
 
 def test_random_vggish_is_trained_and_given_weights_are_frozen():
