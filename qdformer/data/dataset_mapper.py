@@ -43,7 +43,8 @@ class AVSDatasetMapper:
             augmentations: of the frames; one draw a clip.
             image_format: "RGB" or "BGR", the order that the backbone's weights expect.
             palette: (num, 3) RGB colours of colour-coded label maps.
-            num_classes: labels run from 0 (background) to ``num_classes``; 255 is ignored.
+            num_classes: labels run from 0 (background) to ``num_classes``; 255, which evaluation
+                ignores, belongs to no object and so is background in training.
             num_frames: the most frames T of a training clip; longer ones are cut at random.
             audio_hop: seconds between log-mel examples.
             audio_gain: the sound is made louder or softer by up to this many dB in training.
