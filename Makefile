@@ -16,6 +16,8 @@ CANDIDATES := python3.11 python3.12 python3.10 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PIP := .venv/bin/python -m pip --disable-pip-version-check install
 
+# Threads that wait for each other give way: where anything else runs, spinning costs tenfold.
+export OMP_WAIT_POLICY := passive
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: demo test lint install
