@@ -102,15 +102,10 @@ class SegmentationCriterion:
 
 
 def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """1 - Dice of (P, pixels) logits and masks in [0, 1]: (P,).
-
-    With squares in the denominator (Milletari et al., 2016, Sec. 3), so that it is least where the
-    probability equals the mask, also in cells that an object covers in part.
-    """
+    """1 - Dice (Milletari et al., 2016) of (P, pixels) logits and masks in [0, 1]: (P,)."""
     probability = logits.sigmoid()
     overlap = (probability * masks).sum(-1)
-    total = probability.square().sum(-1) + masks.square().sum(-1)
-    return 1 - (2 * overlap + 1) / (total + 1)
+    return 1 - (2 * overlap + 1) / (probability.sum(-1) + masks.sum(-1) + 1)
 
 
 def _mean_over_processes(count: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def _dice_cost(logits: Tensor, masks: Tensor) -> Tensor:
     """The loss of :func:`qdformer.modeling.criterion.dice_loss` for all pairs: (D, F, N, M)."""
     probability = logits.sigmoid()
     overlap = probability @ masks.transpose(-1, -2)
-    total = probability.square().sum(-1)[..., None] + masks.square().sum(-1)[:, None]
+    total = probability.sum(-1)[..., None] + masks.sum(-1)[:, None]
     return 1 - (2 * overlap + 1) / (total + 1)
 
 

@@ -23,7 +23,7 @@ def pair_cost(predictions, targets, t, n, m):
     mask, target = predictions.masks[0, t, n], targets.masks[t, m]
     bce = F.binary_cross_entropy_with_logits(mask, target)
     overlap = (mask.sigmoid() * target).sum()
-    dice = 1 - (2 * overlap + 1) / (mask.sigmoid().square().sum() + target.square().sum() + 1)
+    dice = 1 - (2 * overlap + 1) / (mask.sigmoid().sum() + target.sum() + 1)
     box, other = predictions.boxes[0, t, n], targets.boxes[t, m]
     a, b = to_corners(box).tolist(), to_corners(other).tolist()
     width = min(a[2], b[2]) - max(a[0], b[0])
