@@ -153,7 +153,7 @@ def exchange(record, key, index, picture):
 
 
 BROKEN = [
-    ("file_names", 1, None, ""),
+    ("file_names", 1, None, "file_names.png"),
     (
         "file_names",
         1,
@@ -162,7 +162,7 @@ BROKEN = [
     ),
     ("sem_seg_file_names", 0, np.zeros((32, 64), np.uint8), "64 x 32 pixels, but its frame has"),
     ("sem_seg_file_names", 0, np.full((64, 64), 9, np.uint8), "label 9"),
-    ("sem_seg_file_names", 0, None, ""),
+    ("sem_seg_file_names", 0, None, "sem_seg_file_names.png"),
 ]
 
 

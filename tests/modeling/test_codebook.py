@@ -19,7 +19,9 @@ def test_nearest_codeword_by_l2():
     result = codebook(tokens)
     for clip in range(3):
         for i in range(5):
-            distances = [float((tokens[clip, i] - word).norm()) for word in codebook.codewords]
+            distances = [
+                float((tokens[clip, i] - word).norm()) for word in codebook.codewords.detach()
+            ]
             assert int(result.codes[clip, i]) == distances.index(min(distances))
     torch.testing.assert_close(result.tokens, codebook.codewords[result.codes])
 
