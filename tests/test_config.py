@@ -73,6 +73,22 @@ def test_a_wrong_key_or_value_is_named(config, overrides, message):
         load_config(config, overrides)
 
 
+def test_a_config_file_executes_nothing(tmp_path):
+    touched, path = tmp_path / "touched", tmp_path / "evil.yaml"
+    path.write_text(f'MODEL: !!python/object/apply:os.system ["touch {touched}"]\n')
+    with pytest.raises(InputError, match="evil.yaml"):
+        load_config(str(path), [])
+    assert not touched.exists()
+
+
+@pytest.mark.parametrize("text", ["", "words", "MODEL: 3", "MODEL: [", "_BASE_: nowhere.yaml"])
+def test_a_file_that_is_no_config_is_named(tmp_path, text):
+    path = tmp_path / "odd.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match="odd.yaml"):
+        load_config(str(path), [])
+
+
 def test_a_typo_in_a_file_is_named(tmp_path):
     path = tmp_path / "typo.yaml"
     path.write_text("MODEL:\n  QDFORMER:\n    NUM_TOKEN: 3\n")

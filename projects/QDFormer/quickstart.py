@@ -9,7 +9,8 @@ from pathlib import Path
 import qdformer.qdformer  # noqa: F401
 from detectron2.engine import default_argument_parser
 from qdformer.engine.quickstart import compose_quickstart, evaluate_sounds, save_rows, show, table
-from qdformer.engine.setup import setup
+from qdformer.engine.config_check import check_config
+from qdformer.engine.setup import load_config, setup
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError, sentence
 
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def main(args: argparse.Namespace) -> None:
     """Run the four steps and say where their results lie."""
+    check_config(load_config(args.config_file, args.opts))
     data = Path(os.environ.get("DETECTRON2_DATASETS", "datasets")) / "quickstart"
     output = Path(args.output)
     print(f"1/4 composing clips with sound in {data}", flush=True)

@@ -153,13 +153,13 @@ class AVSDatasetMapper:
                     f"{name}: {label_map.shape[1]} x {label_map.shape[0]} pixels, but its frame "
                     f"has {size[1]} x {size[0]}"
                 )
+            if label_map.max(initial=0, where=label_map != 255) > self.num_classes:
+                raise InputError(
+                    f"{name}: label {label_map[label_map != 255].max()}, but the data set has "
+                    f"classes 0 to {self.num_classes}"
+                )
             labels[t] = transforms.apply_segmentation(label_map)
         present = [int(label) for label in np.unique(labels) if label not in (0, 255)]
-        if present and present[-1] > self.num_classes:
-            raise InputError(
-                f"clip {clip['video_id']}: label {present[-1]} in its label maps, but the data set "
-                f"has classes 0 to {self.num_classes}"
-            )
         classes = torch.tensor(present, dtype=torch.int64)
         masks = torch.from_numpy(labels[:, None] == np.array(present).reshape(1, -1, 1, 1))
         instances = [

@@ -44,7 +44,9 @@ class AVSCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:
-            return super()._load_file(filename)
+            loaded = super()._load_file(filename)
+            loaded["model"].keys()
+            return loaded
         except Exception as error:  # torch and pickle raise what they like on a broken file
             raise InputError(
                 f"{filename}: cannot be read as a checkpoint ({type(error).__name__}); expected a "
@@ -62,11 +64,14 @@ class AVSCheckpointer(DetectionCheckpointer):
         wrong = {key for key, *_ in incompatible.incorrect_shapes}
         unfit = wrong | set(incompatible.missing_keys)
         found = expected - unfit
-        if not found or wrong or (self.complete and unfit):
+        useless = not any(key.startswith("backbone.") for key in found)
+        unknown = incompatible.unexpected_keys if self.complete else []
+        if wrong or (unfit or unknown if self.complete else useless):
             raise InputError(
                 f"{self._path}: weights of another architecture: {len(found)} of the model's "
-                f"{len(expected)} tensors found, {len(wrong)} of another shape, e.g. "
-                f"{sorted(wrong or unfit)[0]}; use the config that the checkpoint was trained with"
+                f"{len(expected)} tensors found, {len(wrong)} of another shape, {len(unknown)} "
+                f"that the model does not have, e.g. {sorted(wrong or unfit or unknown)[0]}; use "
+                "the config that the checkpoint was trained with"
             )
         return incompatible
 

@@ -1,5 +1,8 @@
 """Settings that cannot work, named in the config's own words before anything is built."""
 
+import tempfile
+from pathlib import Path
+
 import timm
 import torch
 from detectron2.config import CfgNode
@@ -21,6 +24,22 @@ LEAST = {
     "MODEL.QDFORMER.CODEBOOK.NUM_CODES": 1,
     "INPUT.NUM_FRAMES": 1,
     "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "TEST.EVAL_PERIOD": 0,
+    "TEST.NUM_SHEETS": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+}
+
+RANGES = {
+    "MODEL.QDFORMER.CODEBOOK.DECAY": (0, 1),
+    "MODEL.QDFORMER.CODEBOOK.FADE_IN": (0, 1),
+    "MODEL.QDFORMER.MASK_THRESHOLD": (0, 1),
+    "MODEL.QDFORMER.CLASS_THRESHOLD": (0, 1),
+    "MODEL.TIMM.DROP_PATH_RATE": (0, 0.99),
+    "INPUT.COLOR_JITTER": (0, 1),
+    "INPUT.AUDIO_HOP": (0.01, 60),
+    "SOLVER.BASE_LR": (0, 100),
 }
 
 
@@ -33,7 +52,11 @@ def check_config(cfg: CfgNode) -> None:
     for key, least in LEAST.items():
         if _value(cfg, key) < least:
             raise InputError(f"{key} is {_value(cfg, key)}; it must be at least {least}")
+    for key, (low, high) in RANGES.items():
+        if not low <= _value(cfg, key) <= high:
+            raise InputError(f"{key} is {_value(cfg, key)}; it must lie in {low} to {high}")
     _check_choices(cfg)
+    _check_widths(cfg)
     model = cfg.MODEL.QDFORMER
     # Positions take 4 channels each, heads share the channels, GroupNorm has 32 groups.
     unit = max(4 * model.NUM_HEADS, 32 if cfg.MODEL.FPN.NORM == "GN" else 1)
@@ -47,21 +70,56 @@ def check_config(cfg: CfgNode) -> None:
             "MODEL.QDFORMER: LOCAL_CALIBRATION without QUANTIZATION and RECOMBINATION leaves the "
             "clip's tokens without use; switch one of them on, or LOCAL_CALIBRATION off"
         )
-    if not len(cfg.MODEL.AUDIO.FC_DIMS) or len(cfg.MODEL.AUDIO.CONV_DIMS) != 4:
-        raise InputError(
-            f"MODEL.AUDIO: CONV_DIMS {cfg.MODEL.AUDIO.CONV_DIMS} must name 4 widths and FC_DIMS "
-            f"{cfg.MODEL.AUDIO.FC_DIMS} at least one"
-        )
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+
+
+def check_machine(cfg: CfgNode, num_gpus: int) -> None:
+    """Refuse what this machine does not have, and an ``OUTPUT_DIR`` that cannot be written.
+
+    Raises:
+        InputError: names the key or flag, its value and what to do.
+    """
+    try:
+        device = torch.device(cfg.MODEL.DEVICE)
+    except RuntimeError as error:
+        raise InputError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; e.g. cuda or cpu") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but no GPU is found; add MODEL.DEVICE cpu"
+        )
+    if num_gpus > max(1, torch.cuda.device_count()):
+        raise InputError(
+            f"--num-gpus is {num_gpus}, but {torch.cuda.device_count()} GPUs are found"
+        )
+    if cfg.SOLVER.AMP.ENABLED and device.type != "cuda":
+        raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
+    try:
+        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=cfg.OUTPUT_DIR or None).close()
+    except OSError as error:
+        raise InputError(
+            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, which cannot be written ({error.strerror}); choose "
+            "another folder"
+        ) from error
+
+
+def _check_widths(cfg: CfgNode) -> None:
+    audio, levels = cfg.MODEL.AUDIO, list(cfg.MODEL.QDFORMER.ENCODER.IN_FEATURES)
+    if len(audio.CONV_DIMS) != 4 or not audio.FC_DIMS or min(*audio.CONV_DIMS, *audio.FC_DIMS) < 1:
+        raise InputError(
+            f"MODEL.AUDIO: CONV_DIMS {audio.CONV_DIMS} must name 4 widths and FC_DIMS "
+            f"{audio.FC_DIMS} at least one, all of them at least 1"
+        )
+    if not levels or levels != sorted(set(levels)) or "res2" in levels:
+        raise InputError(
+            f"MODEL.QDFORMER.ENCODER.IN_FEATURES is {levels}; it must name maps from res3 to res5, "
+            "the finest first"
         )
 
 
 def _check_choices(cfg: CfgNode) -> None:
     choices = {
         "MODEL.META_ARCHITECTURE": [name for name, _ in META_ARCH_REGISTRY if "QDFormer" in name],
-        "MODEL.BACKBONE.NAME": [name for name, _ in BACKBONE_REGISTRY],
+        "MODEL.BACKBONE.NAME": [name for name, _ in BACKBONE_REGISTRY if "fpn" not in name],
         "MODEL.QDFORMER.CODEBOOK.UPDATE": UPDATE_RULES,
         "MODEL.QDFORMER.LOSS.PIXEL": PIXEL_LOSSES,
         "INPUT.RANDOM_FLIP": ("none", "horizontal"),

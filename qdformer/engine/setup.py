@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from qdformer.config import add_qdformer_config
 from qdformer.data.avsbench import register_avs
-from qdformer.engine.config_check import check_config
+from qdformer.engine.config_check import check_config, check_machine
 from qdformer.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -38,11 +38,13 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
         raise InputError(f"{config_file}: no such config file; see configs/ for those that exist")
     try:
         if config_file:
-            cfg.merge_from_file(config_file)
+            cfg.merge_from_file(config_file, allow_unsafe=False)
         cfg.merge_from_list(overrides)
-    except (KeyError, ValueError, AssertionError, OSError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OSError,
+            yaml.YAMLError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())
         raise InputError(
-            f"{config_file} {' '.join(overrides)}: {error}; qdformer/config.py lists the keys"
+            f"{config_file} or the command line: {reason}; qdformer/config.py lists QDFormer's keys"
         ) from error
     return cfg
 
@@ -70,7 +72,10 @@ def load_records(name: str) -> list[dict[str, Any]]:
     if name not in DatasetCatalog.list():
         known = [known for known in DatasetCatalog.list() if LAYOUT_NAME.search(known)]
         raise InputError(f"data set {name!r} is not registered; known: {', '.join(sorted(known))}")
-    return DatasetCatalog.get(name)
+    records = DatasetCatalog.get(name) if LAYOUT_NAME.search(name) else []
+    if len(MetadataCatalog.get(name).get("stuff_classes", ())) < 2:
+        raise InputError(f"data set {name!r} has no classes to segment; it must be audio-visual")
+    return records
 
 
 def check_datasets(cfg: CfgNode, eval_only: bool) -> None:
@@ -118,9 +123,14 @@ def setup(args) -> CfgNode:
     """
     cfg = load_config(args.config_file, args.opts)
     check_config(cfg)
+    check_machine(cfg, args.num_gpus)
     register_roots(cfg.DATASETS.AVS_ROOTS)
     check_datasets(cfg, args.eval_only)
     cfg.freeze()
     default_setup(cfg, args)
     setup_logger(output=cfg.OUTPUT_DIR, name="qdformer")
+    # The command prints the user's own errors in a sentence; Detectron2 would log their traceback.
+    logging.getLogger("detectron2.engine.train_loop").addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], InputError))
+    )
     return cfg

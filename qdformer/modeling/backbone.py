@@ -8,6 +8,8 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from timm.layers import Format
 from torch import Tensor
 
+from qdformer.errors import InputError
+
 FEATURES = ("res2", "res3", "res4", "res5")
 
 
@@ -26,11 +28,18 @@ class TimmBackbone(Backbone):
         self.model = timm.create_model(
             name, features_only=True, pretrained=False, drop_path_rate=drop_path_rate, **options
         )
+        strides = self.model.feature_info.reduction()
+        if strides != [4, 8, 16, 32] or not set(out_features) <= set(FEATURES):
+            raise InputError(
+                f"MODEL.TIMM.NAME {name} has maps at strides {strides} and OUT_FEATURES asks for "
+                f"{', '.join(out_features)}; needed are strides 4, 8, 16, 32, which are "
+                f"{', '.join(FEATURES)}"
+            )
         # timm's Swin returns (F, h, w, channels).
         self.channels_last = getattr(self.model, "output_fmt", None) == Format.NHWC
         self._out_features = list(out_features)
         channels = dict(zip(FEATURES, self.model.feature_info.channels(), strict=True))
-        strides = dict(zip(FEATURES, self.model.feature_info.reduction(), strict=True))
+        strides = dict(zip(FEATURES, strides, strict=True))
         self._out_feature_channels = {name: channels[name] for name in out_features}
         self._out_feature_strides = {name: strides[name] for name in out_features}
 

@@ -172,38 +172,38 @@ def test_registration_reads_nothing(tmp_path, register):
 
 
 def test_registered_names_give_the_records(avsbench_tree_s4, avsbench_tree_ms3, register):
-    register("tiny", avsbench_tree_s4)
+    register("small", avsbench_tree_s4)
     for layout in ("s4", "ms3"):
         for split in SPLITS:
-            records = DatasetCatalog.get(f"tiny_{layout}_{split}")
+            records = DatasetCatalog.get(f"small_{layout}_{split}")
             assert records == load_avs(avsbench_tree_s4, layout, split)
 
 
 def test_classes_come_from_the_tree_when_it_is_loaded(avsbench_tree_avss, register):
-    register("tiny", avsbench_tree_avss)
+    register("small", avsbench_tree_avss)
     classes = ["background", "zebra", "ape"]
     class_list = avsbench_tree_avss / "AVSBench_semantic/label2idx.json"
     class_list.write_text(json.dumps({name: index for index, name in enumerate(classes)}))
-    metadata = MetadataCatalog.get("tiny_avss_val")
+    metadata = MetadataCatalog.get("small_avss_val")
     assert metadata.get("stuff_classes") is None
-    DatasetCatalog.get("tiny_avss_val")
+    DatasetCatalog.get("small_avss_val")
     assert metadata.stuff_classes == classes and len(metadata.stuff_colors) == 3
-    DatasetCatalog.get("tiny_avss_val")
+    DatasetCatalog.get("small_avss_val")
 
     class_list.unlink()
     with pytest.raises(InputError, match="label2idx.json: no such file"):
-        DatasetCatalog.get("tiny_avss_train")
+        DatasetCatalog.get("small_avss_train")
 
 
 def test_given_classes_need_no_class_list(avsbench_tree_avss, register):
     (avsbench_tree_avss / "AVSBench_semantic/label2idx.json").unlink()
-    register("tiny", avsbench_tree_avss, ["background", "a", "b"])
-    assert len(DatasetCatalog.get("tiny_avss_train")) == 2
-    assert MetadataCatalog.get("tiny_avss_train").stuff_classes == ["background", "a", "b"]
+    register("small", avsbench_tree_avss, ["background", "a", "b"])
+    assert len(DatasetCatalog.get("small_avss_train")) == 2
+    assert MetadataCatalog.get("small_avss_train").stuff_classes == ["background", "a", "b"]
 
 
 def test_a_prefix_belongs_to_one_root(tmp_path, register):
-    register("tiny", tmp_path)
-    register("tiny", tmp_path)
-    with pytest.raises(InputError, match="other: the name tiny_s4_train is taken by"):
-        register("tiny", tmp_path / "other")
+    register("small", tmp_path)
+    register("small", tmp_path)
+    with pytest.raises(InputError, match="other: the name small_s4_train is taken by"):
+        register("small", tmp_path / "other")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 
-from qdformer.engine.config_check import LEAST, check_config
+from qdformer.engine.config_check import LEAST, RANGES, check_config, check_machine
 from qdformer.engine.setup import load_config
 from qdformer.errors import InputError
 from tests.samples import small_config
@@ -58,7 +58,32 @@ def test_tokens_without_use():
     check_config(small_config(*off, "MODEL.QDFORMER.LOCAL_CALIBRATION", False))
 
 
+@pytest.mark.parametrize("key", RANGES)
+def test_numbers_outside_of_their_range(key):
+    for value in (RANGES[key][0] - 1, RANGES[key][1] + 1):
+        with pytest.raises(InputError, match=f"{key} is .*; it must lie in"):
+            check_config(small_config(key, float(value)))
+
+
+@pytest.mark.parametrize("levels", [[], ["res2", "res3"], ["res5", "res4"], ["res4", "res4"]])
+def test_levels_of_the_encoder(levels):
+    with pytest.raises(InputError, match="IN_FEATURES is .*; it must name maps from res3 to res5"):
+        check_config(small_config("MODEL.QDFORMER.ENCODER.IN_FEATURES", levels))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_gpu_that_is_not_there():
+def test_a_gpu_that_is_not_there(tmp_path):
+    output = ["OUTPUT_DIR", str(tmp_path)]
+    check_machine(small_config(*output), 1)
     with pytest.raises(InputError, match="MODEL.DEVICE is cuda, but no GPU is found"):
-        check_config(small_config("MODEL.DEVICE", "cuda"))
+        check_machine(small_config("MODEL.DEVICE", "cuda", *output), 1)
+    with pytest.raises(InputError, match="--num-gpus is 2, but 0 GPUs are found"):
+        check_machine(small_config(*output), 2)
+    with pytest.raises(InputError, match="SOLVER.AMP.ENABLED needs a GPU"):
+        check_machine(small_config("SOLVER.AMP.ENABLED", True, *output), 1)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="OUTPUT_DIR is .*file', which cannot be written"):
+        check_machine(small_config("OUTPUT_DIR", str(tmp_path / "file")), 1)

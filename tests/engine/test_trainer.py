@@ -164,6 +164,13 @@ def test_weights_of_another_architecture_are_refused(finished, tmp_path):
         AVSCheckpointer(other, complete=True).load("")
 
 
+def test_a_checkpoint_of_a_larger_model_is_not_evaluated(tmp_path):
+    torch.save({"model": small_model().state_dict()}, tmp_path / "whole.pth")
+    smaller = small_model("MODEL.META_ARCHITECTURE", "QDFormerBaseline")
+    with pytest.raises(InputError, match="that the model does not have"):
+        AVSCheckpointer(smaller, complete=True).load(str(tmp_path / "whole.pth"))
+
+
 def test_a_file_without_any_known_tensor_is_refused(tmp_path):
     torch.save({"foo": torch.zeros(3)}, tmp_path / "other.pth")
     with pytest.raises(InputError, match="weights of another architecture: 0 of"):
