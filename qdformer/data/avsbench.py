@@ -83,7 +83,7 @@ def register_avs(prefix: str, root: str | Path, classes: Sequence[str] | None = 
             name = f"{prefix}_{layout.name}_{split}"
             metadata = MetadataCatalog.get(name)
             if name in DatasetCatalog.list():
-                if metadata.get("root") != str(root):
+                if Path(metadata.get("root", "")).resolve() != Path(root).resolve():
                     raise InputError(
                         f"{root}: the name {name} is taken by {metadata.get('root')}; give the "
                         "folder another name."

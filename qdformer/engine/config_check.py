@@ -1,5 +1,6 @@
 """Settings that cannot work, named in the config's own words before anything is built."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -59,8 +60,8 @@ def check_config(cfg: CfgNode) -> None:
     _check_widths(cfg)
     model = cfg.MODEL.QDFORMER
     # Positions take 4 channels each, heads share the channels, GroupNorm has 32 groups.
-    unit = max(4 * model.NUM_HEADS, 32 if cfg.MODEL.FPN.NORM == "GN" else 1)
-    if model.HIDDEN_DIM % unit or model.HIDDEN_DIM % model.NUM_HEADS:
+    unit = math.lcm(4 * model.NUM_HEADS, 32 if cfg.MODEL.FPN.NORM == "GN" else 1)
+    if model.HIDDEN_DIM % unit:
         raise InputError(
             f"MODEL.QDFORMER.HIDDEN_DIM is {model.HIDDEN_DIM}; with NUM_HEADS {model.NUM_HEADS} it "
             f"must be a multiple of {unit}"

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from torch import nn
 
 from qdformer.data.audio import read_waveform
 from qdformer.data.compose import ComposeOptions, compose
-from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.image import read_image
 from qdformer.data.sound_variants import register_sound_variants
 from qdformer.data.video import write_video
-from qdformer.engine.trainer import Trainer
+from qdformer.engine.trainer import Trainer, predict_some
 from qdformer.visualization.overlay import overlay
 from qdformer.visualization.prediction_sheet import prediction_sheet
 
@@ -84,7 +82,6 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-@torch.no_grad()
 def show(cfg, model: nn.Module, folder: Path) -> list[Path]:
     """Draw test clips beside their ground truth, and one as a video with its sound.
 
@@ -96,19 +93,14 @@ def show(cfg, model: nn.Module, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    name = cfg.DATASETS.TEST[0]
-    records, metadata = DatasetCatalog.get(name), MetadataCatalog.get(name)
-    mapper = AVSDatasetMapper(cfg, False)
-    model.eval()
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for index in range(SHEETS):
-        record = records[index * len(records) // SHEETS]
-        output = model([mapper(record)])[0]
+    for record, output in predict_some(cfg, model, SHEETS):
         path = folder / f"{record['video_id']}.png"
         cv2.imwrite(str(path), prediction_sheet(record, output, metadata)[..., ::-1])
         files.append(path)
-        if index == 0:
+        if len(files) == 1:
             files.append(path.with_suffix(".mp4"))
             _write_clip(files[-1], record, output, metadata)
     return files

@@ -50,17 +50,14 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 
 
 def register_roots(roots: list[str]) -> None:
-    """Register the data sets under each folder of ``DATASETS.AVS_ROOTS``, once."""
+    """Register the data sets under each folder of ``DATASETS.AVS_ROOTS``, once.
+
+    Raises:
+        InputError: two folders have one name.
+    """
     base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     for root in roots:
-        path = base / root
-        prefix = path.resolve().name
-        if f"{prefix}_avss_train" not in DatasetCatalog.list():
-            register_avs(prefix, path)
-        elif Path(MetadataCatalog.get(f"{prefix}_avss_train").root).resolve() != path.resolve():
-            raise InputError(
-                f"DATASETS.AVS_ROOTS: {path} would register {prefix}_* again; rename the folder"
-            )
+        register_avs((base / root).resolve().name, base / root)
 
 
 def load_records(name: str) -> list[dict[str, Any]]:
@@ -86,10 +83,12 @@ def check_datasets(cfg: CfgNode, eval_only: bool) -> None:
     Raises:
         InputError: a data set cannot be used, or has other classes than the rest or the config.
     """
-    names = [*cfg.DATASETS.TEST] if eval_only else [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]
-    key = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
-    if not (cfg.DATASETS.TEST if eval_only else cfg.DATASETS.TRAIN):
-        raise InputError(f"{key} is empty; name a registered data set, e.g. avsbench_avss_test")
+    needed = "TEST" if eval_only else "TRAIN"
+    if not cfg.DATASETS[needed]:
+        raise InputError(
+            f"DATASETS.{needed} is empty; name a registered data set, e.g. avsbench_avss_test"
+        )
+    names = [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
     classes = {}
     for name in names:
         records = load_records(name)

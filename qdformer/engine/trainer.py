@@ -3,6 +3,7 @@
 import logging
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,30 +162,38 @@ def headline_metric(cfg) -> str:
 
 
 @torch.no_grad()
-def draw_sheets(cfg, model: nn.Module) -> dict[str, Any]:
-    """Draw the first clips of the first test set, evenly spread, with what the model says of them.
+def predict_some(cfg, model: nn.Module, count: int) -> Iterator[tuple[dict, dict[str, Any]]]:
+    """What a model says of clips of the first test set, evenly spread.
 
     Args:
-        cfg: names the data set and ``TEST.NUM_SHEETS``.
+        cfg: names the data set.
         model: put in evaluation mode meanwhile.
+        count: the most clips to take.
+
+    Yields:
+        The record of a clip and the model's output for it.
+    """
+    records, mapper = DatasetCatalog.get(cfg.DATASETS.TEST[0]), AVSDatasetMapper(cfg, False)
+    count = min(count, len(records))
+    was_training = model.training
+    model.eval()
+    for index in range(count):
+        record = records[index * len(records) // count]
+        yield record, model([mapper(record)])[0]
+    model.train(was_training)
+
+
+def draw_sheets(cfg, model: nn.Module) -> dict[str, Any]:
+    """Draw ``TEST.NUM_SHEETS`` clips of the first test set beside what the model says of them.
 
     Returns:
         Pictures (h, w, 3) uint8 RGB by the clip's name.
     """
-    name = cfg.DATASETS.TEST[0]
-    records, mapper = DatasetCatalog.get(name), AVSDatasetMapper(cfg, False)
-    count = min(cfg.TEST.NUM_SHEETS, len(records))
-    chosen = [records[index * len(records) // count] for index in range(count)]
-    was_training = model.training
-    model.eval()
-    sheets = {
-        record["video_id"].replace("/", "_"): prediction_sheet(
-            record, model([mapper(record)])[0], MetadataCatalog.get(name)
-        )
-        for record in chosen
+    metadata = MetadataCatalog.get(cfg.DATASETS.TEST[0])
+    return {
+        record["video_id"].replace("/", "_"): prediction_sheet(record, output, metadata)
+        for record, output in predict_some(cfg, model, cfg.TEST.NUM_SHEETS)
     }
-    model.train(was_training)
-    return sheets
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
