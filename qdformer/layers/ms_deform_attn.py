@@ -1,35 +1,152 @@
 """Multi-scale deformable attention (Zhu et al., 2021, Eq. 3) in plain PyTorch, on any device."""
 
+import functools
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Shapes = list[tuple[int, int]]
 
-def ms_deform_attn(values: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    """Sum values that are read, bilinearly, at a few locations of every level.
+
+def ms_deform_attn(
+    value: Tensor, shapes: Shapes, neighbours: Tensor, locations: Tensor, weights: Tensor
+) -> Tensor:
+    """Sum values that are read, bilinearly, at a few places of every level of some frames.
 
     Args:
-        values: one (F, heads, D, h, w) map a level.
-        locations: (F, Q, heads, levels, points, 2), (x, y) as fractions of the level's width and
-            height; outside [0, 1] the value is zero.
-        weights: (F, Q, heads, levels, points), adding up to 1 over levels and points.
+        value: (F, S, heads, D) the cells of all levels of a frame in one row.
+        shapes: (h, w) of each level; their areas add up to S.
+        neighbours: (F, W) int64, the frames whose levels the queries of each frame sample.
+        locations: (F, Q, heads, W * levels, points, 2), (x, y) in cells: the centre of the first
+            cell is (0, 0). Outside of a level the value is zero. Everything is computed in their
+            precision, single or double.
+        weights: (F, Q, heads, W * levels, points).
 
     Returns:
         (F, Q, heads * D).
     """
-    frames, queries, heads, _, points, _ = locations.shape
-    grids = (
-        (2 * locations - 1).permute(3, 0, 2, 1, 4, 5).flatten(1, 2)
-    )  # (levels, F*heads, Q, P, 2)
-    sampled = [
-        F.grid_sample(value.flatten(0, 1), grid, align_corners=False)  # (F*heads, D, Q, P)
-        for value, grid in zip(values, grids)
+    frames, queries, heads, _, _ = weights.shape
+    canvas, starts, stride = _paint(value.to(locations.dtype), shapes)
+    # Limits as large as the axes they run along: broadcasting over pairs costs tenfold.
+    far = _level_sizes(shapes, neighbours.shape[1], value.device)[:, None] + 1
+    far = far.to(locations.dtype).expand(-1, locations.shape[-2], -1).contiguous()
+    place = (locations + 1).clamp(min=torch.zeros_like(far), max=far)
+    # A place that is not a number stays one, but reads no foreign memory.
+    cell = place.detach().int().clamp_(min=0)
+    x, y = (place - cell).unbind(-1)
+
+    # The row of (frame, line, column, head) in the canvas, of each place's upper left cell.
+    first = neighbours[..., None] * canvas.shape[1] + starts  # (F, W, levels)
+    head = torch.arange(heads, device=value.device)[:, None]
+    first = first.flatten(1)[:, None] * (stride * heads) + head  # (F, heads, W * levels)
+    index = cell[..., 1] * (stride * heads) + cell[..., 0] * heads
+    index += first[:, None, ..., None].int()
+
+    lower = weights.to(locations.dtype) * y
+    upper = weights - lower
+    lower_right, upper_right = lower * x, upper * x
+    corners = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right))
+    shifts = (0, heads, stride * heads, (stride + 1) * heads)
+    rows = canvas.reshape(-1, value.shape[-1])
+    summed = _WeightedRows.apply(
+        rows, index.flatten(0, 2).flatten(1), corners.flatten(1, 3).flatten(2), shifts
+    )
+    return summed.view(frames, queries, -1).to(value.dtype)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """sum_k sum_j weights[k, i, j] * rows[index[i, j] + shifts[k]]: (places, D).
+
+    ``rows`` is (R, D), ``index`` (places, J) int32, ``weights`` (shifts, places, J).
+    """
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, index: Tensor, weights: Tensor, shifts: tuple[int, ...]):
+        ctx.save_for_backward(rows, index, weights)
+        ctx.shifts = shifts
+        return sum(
+            F.embedding_bag(index, rows[shift:], per_sample_weights=weight, mode="sum")
+            for weight, shift in zip(weights, shifts)
+        )
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        rows, index, weights = ctx.saved_tensors
+        gradient = gradient.contiguous()
+        by_row, by_weight = None, None
+        if ctx.needs_input_grad[0]:
+            by_row = _transposed(index, weights, gradient, ctx.shifts, len(rows))
+        if ctx.needs_input_grad[2]:
+            by_weight = _products(index, gradient, rows, ctx.shifts)
+        return by_row, None, by_weight, None
+
+
+def _transposed(
+    index: Tensor, weights: Tensor, gradient: Tensor, shifts: tuple[int, ...], length: int
+) -> Tensor:
+    """The gradient of the rows: what each row was added to, in an order that is always the same."""
+    order = index.flatten().argsort(stable=True)
+    counts = torch.bincount(index.flatten(), minlength=length)
+    starts = (counts.cumsum(0) - counts).int()
+    place = (order // index.shape[1]).int()
+    total = torch.zeros((length, gradient.shape[1]), dtype=gradient.dtype, device=gradient.device)
+    for weight, shift in zip(weights.flatten(1), shifts):
+        total[shift:] += F.embedding_bag(
+            place, gradient, starts, per_sample_weights=weight.index_select(0, order), mode="sum"
+        )[: length - shift]
+    return total
+
+
+def _products(index: Tensor, gradient: Tensor, rows: Tensor, shifts: tuple[int, ...]) -> Tensor:
+    """The gradient of the weights: the product of each place's gradient with each of its rows."""
+    places, width = index.shape
+    starts = torch.arange(0, index.numel() + 1, width, dtype=torch.int32, device=index.device)
+    products = []
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
+        for shift in shifts:
+            pattern = torch.sparse_csr_tensor(
+                starts,
+                index.flatten(),
+                gradient.new_zeros(index.numel()),
+                (places, len(rows) - shift),
+                check_invariants=False,
+            )
+            sampled = torch.sparse.sampled_addmm(pattern, gradient, rows[shift:].t())
+            products.append(sampled.values().view(places, width))
+    return torch.stack(products)
+
+
+def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:
+    """Lay the levels below each other, with zeros around each: no place needs a test for outside.
+
+    Returns:
+        The canvas (F, lines, stride, heads * D), the first line of each level (levels,), and the
+        stride, cells in a line.
+    """
+    stride = max(w for _, w in shapes) + 2
+    levels = value.flatten(2).split([h * w for h, w in shapes], dim=1)
+    # A place on the far edge has a neighbour beyond it, of weight zero: hence the second line.
+    painted = [
+        F.pad(level.unflatten(1, (h, w)), (0, 0, 1, stride - w - 1, 1, 2))
+        for level, (h, w) in zip(levels, shapes)
     ]
-    weights = weights.permute(0, 2, 1, 3, 4).reshape(frames * heads, 1, queries, -1)
-    summed = (torch.cat(sampled, dim=-1) * weights).sum(-1)  # (F*heads, D, Q)
-    return summed.view(frames, -1, queries).transpose(1, 2)
+    lines = _level_sizes(shapes, 1, value.device)[:, 1] + 3
+    return torch.cat(painted, dim=1), lines.cumsum(0) - lines, stride
+
+
+def _level_sizes(shapes: Shapes, window: int, device: torch.device) -> Tensor:
+    """(w, h) of each level of each neighbour, (W * levels, 2) int64."""
+    return _copied(tuple(tuple(shape) for shape in shapes), device).flip(-1).repeat(window, 1)
+
+
+@functools.lru_cache(maxsize=256)
+def _copied(shapes: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """Once for each pyramid: a copy makes the host wait for the device."""
+    return torch.tensor(shapes, device=device)
 
 
 class MSDeformAttn(nn.Module):
@@ -91,15 +208,12 @@ class MSDeformAttn(nn.Module):
         """
         frames, queries, _ = query.shape
         split = (frames, queries, self.heads, self.levels, self.points)
-        offsets = self.sampling_offsets(query).view(*split, 2)
+        offsets = self.sampling_offsets(query).view(*split, 2)  # in cells
         weights = self.attention_weights(query).view(*split[:3], -1).softmax(-1).view(split)
 
-        value = self.value_proj(memory).unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1)
-        maps = [
-            cells.unflatten(-1, shape)
-            for cells, shape in zip(value.split([h * w for h, w in shapes], dim=-1), shapes)
-        ]
-        values = [level[frame] for frame in neighbours.unbind(1) for level in maps]
-        sizes = offsets.new_tensor([(w, h) for h, w in shapes]).repeat(neighbours.shape[1], 1)
-        locations = reference_points[:, None, None, None] + offsets / sizes[:, None]
-        return self.output_proj(ms_deform_attn(values, locations, weights))
+        value = self.value_proj(memory).unflatten(-1, (self.heads, -1))
+        sizes = _level_sizes(shapes, neighbours.shape[1], query.device)
+        centres = reference_points[:, None] * sizes - 0.5  # (Q, W * levels, 2)
+        centres = centres[:, None, :, None].expand(-1, -1, -1, self.points, -1).contiguous()
+        attended = ms_deform_attn(value, shapes, neighbours, offsets + centres, weights)
+        return self.output_proj(attended)

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -9,17 +10,28 @@ FRAMES, QUERIES, HEADS, POINTS, CHANNELS = 2, 3, 2, 2, 4
 SHAPES = [(4, 6), (2, 3)]
 
 
-def inputs(dtype=torch.float64):
+CELLS = sum(height * width for height, width in SHAPES)
+NEIGHBOURS = torch.tensor([[0, 1], [1, 1]])
+
+
+def inputs(dtype=torch.float64, spread=1.4):
     generator = torch.Generator().manual_seed(0)
 
     def rand(*size):
         return torch.rand(*size, generator=generator, dtype=dtype)
 
-    values = [rand(FRAMES, HEADS, CHANNELS, *shape) for shape in SHAPES]
+    value = rand(FRAMES, CELLS, HEADS, CHANNELS)
+    levels = len(SHAPES) * NEIGHBOURS.shape[1]
     # Some locations lie outside of the map.
-    locations = rand(FRAMES, QUERIES, HEADS, len(SHAPES), POINTS, 2) * 1.4 - 0.2
-    weights = rand(FRAMES, QUERIES, HEADS, len(SHAPES) * POINTS).softmax(-1)
-    return values, locations, weights.view(FRAMES, QUERIES, HEADS, len(SHAPES), POINTS)
+    sizes = torch.tensor([(w, h) for h, w in SHAPES], dtype=dtype).repeat(NEIGHBOURS.shape[1], 1)
+    locations = (rand(FRAMES, QUERIES, HEADS, levels, POINTS, 2) - 0.5) * spread + 0.5
+    locations = locations * sizes[:, None] - 0.5
+    weights = rand(FRAMES, QUERIES, HEADS, levels * POINTS).softmax(-1)
+    return value, locations, weights.view(FRAMES, QUERIES, HEADS, levels, POINTS)
+
+
+def attend(value, locations, weights):
+    return ms_deform_attn(value, SHAPES, NEIGHBOURS, locations, weights)
 
 
 def bilinear(value, x, y):
@@ -34,30 +46,66 @@ def bilinear(value, x, y):
     return result
 
 
-def test_equals_explicit_loops():
-    values, locations, weights = inputs()
-    expected = torch.zeros(FRAMES, QUERIES, HEADS, CHANNELS, dtype=torch.float64)
-    for f in range(FRAMES):
-        for q in range(QUERIES):
-            for head in range(HEADS):
-                for level, (height, width) in enumerate(SHAPES):
-                    for p in range(POINTS):
-                        x, y = locations[f, q, head, level, p].tolist()
-                        for c in range(CHANNELS):
-                            expected[f, q, head, c] += weights[f, q, head, level, p] * bilinear(
-                                values[level][f, head, c], x * width - 0.5, y * height - 0.5
-                            )
-    torch.testing.assert_close(ms_deform_attn(values, locations, weights), expected.flatten(2))
+def loops(value, locations, weights):
+    """The definition, one number at a time."""
+    result = torch.zeros(FRAMES, QUERIES, HEADS, CHANNELS, dtype=torch.float64)
+    for f, q, head, c in itertools.product(*map(range, result.shape)):
+        for level, p in itertools.product(range(4), range(POINTS)):
+            frame = int(NEIGHBOURS[f, level // len(SHAPES)])
+            height, width = SHAPES[level % len(SHAPES)]
+            start = sum(h * w for h, w in SHAPES[: level % len(SHAPES)])
+            cells = value[frame, start : start + height * width, head, c].view(height, width)
+            x, y = locations[f, q, head, level, p].tolist()
+            result[f, q, head, c] += weights[f, q, head, level, p] * bilinear(cells, x, y)
+    return result.flatten(2)
+
+
+@pytest.mark.parametrize("spread", [1.4, 20, 1e12])
+def test_equals_explicit_loops(spread):
+    value, locations, weights = inputs(spread=spread)
+    expected = loops(value, locations, weights)
+    torch.testing.assert_close(attend(value, locations, weights), expected)
+
+
+def test_at_cells_and_on_edges():
+    """Whole numbers are the cells themselves; one cell beyond the last one there is nothing."""
+    value, locations, weights = inputs()
+    corners = itertools.cycle([(0, 0), (5, 3), (6, 4), (-1, -1), (5, 0), (-0.5, 3.5), (2, 1)])
+    for place in locations.view(-1, 2):
+        place[:] = torch.tensor(next(corners))
+    torch.testing.assert_close(attend(value, locations, weights), loops(value, locations, weights))
 
 
 def test_gradients():
-    values, locations, weights = inputs()
-    leaves = [tensor.requires_grad_() for tensor in (*values, locations, weights)]
+    leaves = [tensor.requires_grad_() for tensor in inputs()]
+    assert torch.autograd.gradcheck(attend, leaves)
 
-    def function(first, second, locations, weights):
-        return ms_deform_attn([first, second], locations, weights)
 
-    assert torch.autograd.gradcheck(function, leaves)
+def test_gradients_outside():
+    """Far from every cell nothing can be learnt, and nothing may be invented."""
+    value, locations, weights = (tensor.requires_grad_() for tensor in inputs(spread=50))
+    sizes = torch.tensor([(w, h) for h, w in SHAPES] * 2)[:, None]
+    outside = ((locations <= -1) | (locations >= sizes)).any(-1)
+    (gradient,) = torch.autograd.grad(attend(value, locations, weights).sum(), locations)
+    assert outside.any()
+    assert gradient[outside].abs().max() == 0
+
+
+def test_the_gradient_is_the_same_each_time():
+    value, locations, weights = (tensor.requires_grad_() for tensor in inputs(torch.float32))
+    first, second = (
+        torch.autograd.grad(attend(value, locations, weights).square().sum(), value)[0]
+        for _ in range(2)
+    )
+    assert torch.equal(first, second)
+
+
+def test_a_place_that_is_no_number_reads_nothing_foreign():
+    value, locations, weights = inputs()
+    locations[0, 0, 0, 0, 0, 0] = torch.nan
+    result = attend(value, locations, weights).unflatten(2, (HEADS, -1))
+    assert result[0, 0, 0].isnan().all()
+    assert result[:, 1:].isfinite().all()
 
 
 @pytest.fixture
