@@ -1,5 +1,7 @@
 """Transformer parts that the fusion, the audio semantic decoders and the mask decoder share."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -14,12 +16,49 @@ class MLP(nn.Sequential):
         )
 
 
+class FewQueryAttention(nn.MultiheadAttention):
+    """Multi-head attention of a few queries over a long memory, which is read but not projected.
+
+    With q and k of one head, q . (W_k k + b_k) is (W_k^T q) . k plus what is the same for all keys,
+    and sum_s a_s (W_v v_s + b_v) is W_v (sum_s a_s v_s) + b_v. So the projections move from the S
+    keys and values to the Q queries, and the heads become queries of one attention over C channels.
+    """
+
+    def forward(
+        self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None = None
+    ) -> Tensor:
+        """
+        Args:
+            query: (B, Q, C).
+            key: (B, S, C).
+            value: (B, S, C).
+            padding: (B, S) bool, True for keys to leave out.
+
+        Returns:
+            (B, Q, C).
+        """
+        query_weight, key_weight, value_weight = self.in_proj_weight.chunk(3)
+        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
+        heads = (self.num_heads, self.head_dim)
+        query = F.linear(query, query_weight, query_bias).unflatten(-1, heads)
+        query = torch.einsum("bqhd,hdc->bhqc", query, key_weight.unflatten(0, heads))
+        read = F.scaled_dot_product_attention(
+            query.flatten(1, 2),
+            key,
+            value,
+            attn_mask=None if padding is None else ~padding[:, None],
+            scale=self.head_dim**-0.5,
+        ).unflatten(1, query.shape[1:3])
+        attended = torch.einsum("bhqc,hdc->bqhd", read, value_weight.unflatten(0, heads))
+        return self.out_proj(attended.flatten(2) + value_bias)
+
+
 class CrossAttentionLayer(nn.Module):
     """h = LN(MCA(query, memory) + query), LN(FFN(h) + h): Eq. 3 of the paper."""
 
     def __init__(self, *, channels: int, heads: int, feedforward: int):
         super().__init__()
-        self.cross_attention = nn.MultiheadAttention(channels, heads, batch_first=True)
+        self.cross_attention = FewQueryAttention(channels, heads, batch_first=True)
         self.norm1 = nn.LayerNorm(channels)
         self.ffn = MLP(channels, feedforward, channels)
         self.norm2 = nn.LayerNorm(channels)
@@ -43,12 +82,8 @@ class CrossAttentionLayer(nn.Module):
         Returns:
             (B, Q, C).
         """
-        attended, _ = self.cross_attention(
-            _add(query, query_position),
-            _add(memory, memory_position),
-            memory,
-            key_padding_mask=memory_padding,
-            need_weights=False,
+        attended = self.cross_attention(
+            _add(query, query_position), _add(memory, memory_position), memory, memory_padding
         )
         hidden = self.norm1(query + attended)
         return self.norm2(hidden + self.ffn(hidden))

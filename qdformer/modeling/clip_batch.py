@@ -17,7 +17,7 @@ class ClipBatch:
     """The frames of B clips, one clip after the other.
 
     Attributes:
-        images: (F, 3, H, W) normalised, padded on the right and at the bottom.
+        images: (F, 3, H, W) normalised, padded on the right and at the bottom, channels last.
         log_mel: (F, 1, 96, 64).
         lengths: frames of each clip.
         valid: (F, 2) float on the CPU, the fraction of height and width that is not padding.
@@ -49,7 +49,7 @@ class ClipBatch:
         ).tensor
         fractions = torch.tensor(sizes, dtype=torch.float32) / torch.tensor(images.shape[-2:])
         return cls(
-            images=images,
+            images=images.contiguous(memory_format=torch.channels_last),
             log_mel=torch.cat([clip["audio"].to(device) for clip in clips]),
             lengths=lengths,
             valid=repeat_for_frames(fractions, lengths),

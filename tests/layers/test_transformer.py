@@ -1,11 +1,32 @@
+import pytest
 import torch
+from torch import nn
 
-from qdformer.layers.transformer import CrossAttentionLayer, TransformerDecoder
+from qdformer.layers.transformer import CrossAttentionLayer, FewQueryAttention, TransformerDecoder
 
 
 def make():
     torch.manual_seed(0)
     return TransformerDecoder(layers=2, channels=16, heads=4, feedforward=32)
+
+
+@pytest.mark.parametrize("hidden", [0, 3])
+def test_attention_without_projected_memory_is_multi_head_attention(hidden):
+    """PyTorch's own module, which projects every key and value, with the same parameters."""
+    torch.manual_seed(0)
+    few = FewQueryAttention(16, 4, batch_first=True).double()
+    nn.init.normal_(few.in_proj_bias)
+    reference = nn.MultiheadAttention(16, 4, batch_first=True).double()
+    reference.load_state_dict(few.state_dict())
+    query, key, value = (torch.rand(2, n, 16, dtype=torch.float64) for n in (3, 7, 7))
+    padding = torch.arange(7).expand(2, -1) >= 7 - hidden if hidden else None
+    expected, _ = reference(query, key, value, key_padding_mask=padding, need_weights=False)
+    actual = few(query, key, value, padding)
+    torch.testing.assert_close(actual, expected)
+    expected.square().sum().backward()
+    actual.square().sum().backward()
+    for parameter, other in zip(few.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, other.grad)
 
 
 def test_hidden_memory_has_no_influence():
