@@ -12,7 +12,12 @@ Shapes = list[tuple[int, int]]
 
 
 def ms_deform_attn(
-    value: Tensor, shapes: Shapes, neighbours: Tensor, locations: Tensor, weights: Tensor
+    value: Tensor,
+    shapes: Shapes,
+    neighbours: Tensor,
+    centres: Tensor,
+    offsets: Tensor,
+    weights: Tensor,
 ) -> Tensor:
     """Sum values that are read, bilinearly, at a few places of every level of some frames.
 
@@ -20,104 +25,101 @@ def ms_deform_attn(
         value: (F, S, heads, D) the cells of all levels of a frame in one row.
         shapes: (h, w) of each level; their areas add up to S.
         neighbours: (F, W) int64, the frames whose levels the queries of each frame sample.
-        locations: (F, Q, heads, W * levels, points, 2), (x, y) in cells: the centre of the first
-            cell is (0, 0). Outside of a level the value is zero. Everything is computed in their
-            precision, single or double.
+        centres: (Q, W * levels, 2) where each query stands, (x, y) in cells of the level: the
+            centre of the first cell is (0, 0). Single or double precision, in which everything is
+            computed.
+        offsets: (F, Q, heads, W * levels, points, 2) from there to the places that are read, in
+            cells. Outside of a level the value is zero.
         weights: (F, Q, heads, W * levels, points).
 
     Returns:
-        (F, Q, heads * D).
+        (F, Q, heads * D) in the precision of ``value``.
     """
-    frames, queries, heads, _, _ = weights.shape
-    canvas, starts, stride = _paint(value.to(locations.dtype), shapes)
-    # Limits as large as the axes they run along: broadcasting over pairs costs tenfold.
+    frames, queries, heads, _, points = weights.shape
+    canvas, starts, stride = _paint(value.to(centres.dtype), shapes)
+    # Summands and limits as large as the axes they run along: broadcasting pairs costs tenfold.
+    centres = (centres + 1)[:, None, :, None].expand(-1, -1, -1, points, -1).contiguous()
     far = _level_sizes(shapes, neighbours.shape[1], value.device)[:, None] + 1
-    far = far.to(locations.dtype).expand(-1, locations.shape[-2], -1).contiguous()
-    place = (locations + 1).clamp(min=torch.zeros_like(far), max=far)
-    # A place that is not a number stays one, but reads no foreign memory.
-    cell = place.detach().int().clamp_(min=0)
-    x, y = (place - cell).unbind(-1)
+    far = far.to(centres.dtype).expand(-1, points, -1).contiguous()
+    place = (offsets + centres).clamp(min=torch.zeros_like(far), max=far)
+    x, y = place.frac().unbind(-1)
 
-    # The row of (frame, line, column, head) in the canvas, of each place's upper left cell.
+    # The row of (frame, line, column, head) in the canvas, of each place's upper left cell. A place
+    # that is not a number stays one, but reads no foreign memory.
+    cell_x, cell_y = place.detach().int().clamp_(min=0).unbind(-1)
     first = neighbours[..., None] * canvas.shape[1] + starts  # (F, W, levels)
     head = torch.arange(heads, device=value.device)[:, None]
     first = first.flatten(1)[:, None] * (stride * heads) + head  # (F, heads, W * levels)
-    index = cell[..., 1] * (stride * heads) + cell[..., 0] * heads
+    index = cell_y * (stride * heads) + cell_x * heads
     index += first[:, None, ..., None].int()
 
-    lower = weights.to(locations.dtype) * y
+    lower = weights.to(centres.dtype) * y
     upper = weights - lower
     lower_right, upper_right = lower * x, upper * x
-    corners = torch.stack((upper - upper_right, upper_right, lower - lower_right, lower_right))
-    shifts = (0, heads, stride * heads, (stride + 1) * heads)
-    rows = canvas.reshape(-1, value.shape[-1])
+    corners = (upper - upper_right, upper_right, lower - lower_right, lower_right)
     summed = _WeightedRows.apply(
-        rows, index.flatten(0, 2).flatten(1), corners.flatten(1, 3).flatten(2), shifts
+        canvas.reshape(-1, value.shape[-1]),
+        index.view(-1, index.shape[-2] * points),
+        (0, heads, stride * heads, (stride + 1) * heads),
+        *(corner.view(-1, index.shape[-2] * points) for corner in corners),
     )
     return summed.view(frames, queries, -1).to(value.dtype)
 
 
 class _WeightedRows(torch.autograd.Function):
-    """sum_k sum_j weights[k, i, j] * rows[index[i, j] + shifts[k]]: (places, D).
+    """sum_k sum_j weights_k[i, j] * rows[index[i, j] + shifts[k]]: (places, D).
 
-    ``rows`` is (R, D), ``index`` (places, J) int32, ``weights`` (shifts, places, J).
+    ``rows`` is (R, D), ``index`` (places, J) int32, each of ``weights`` (places, J).
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, index: Tensor, weights: Tensor, shifts: tuple[int, ...]):
-        ctx.save_for_backward(rows, index, weights)
+    def forward(ctx, rows: Tensor, index: Tensor, shifts: tuple[int, ...], *weights: Tensor):
+        ctx.save_for_backward(rows, index, *weights)
         ctx.shifts = shifts
-        return sum(
-            F.embedding_bag(index, rows[shift:], per_sample_weights=weight, mode="sum")
-            for weight, shift in zip(weights, shifts)
-        )
+        total = rows.new_zeros((len(index), rows.shape[1]))
+        for weight, shift in zip(weights, shifts):
+            total += F.embedding_bag(index, rows[shift:], per_sample_weights=weight, mode="sum")
+        return total
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        rows, index, weights = ctx.saved_tensors
+        rows, index, *weights = ctx.saved_tensors
         gradient = gradient.contiguous()
-        by_row, by_weight = None, None
+        by_row, by_weight = None, [None] * len(weights)
         if ctx.needs_input_grad[0]:
             by_row = _transposed(index, weights, gradient, ctx.shifts, len(rows))
-        if ctx.needs_input_grad[2]:
-            by_weight = _products(index, gradient, rows, ctx.shifts)
-        return by_row, None, by_weight, None
+        if ctx.needs_input_grad[3]:
+            by_weight = [_products(index, gradient, rows[shift:]) for shift in ctx.shifts]
+        return by_row, None, None, *by_weight
 
 
 def _transposed(
-    index: Tensor, weights: Tensor, gradient: Tensor, shifts: tuple[int, ...], length: int
+    index: Tensor, weights: list[Tensor], gradient: Tensor, shifts: tuple[int, ...], length: int
 ) -> Tensor:
     """The gradient of the rows: what each row was added to, in an order that is always the same."""
     order = index.flatten().argsort(stable=True)
     counts = torch.bincount(index.flatten(), minlength=length)
     starts = (counts.cumsum(0) - counts).int()
     place = (order // index.shape[1]).int()
-    total = torch.zeros((length, gradient.shape[1]), dtype=gradient.dtype, device=gradient.device)
-    for weight, shift in zip(weights.flatten(1), shifts):
+    total = gradient.new_zeros((length, gradient.shape[1]))
+    for weight, shift in zip(weights, shifts):
+        sorted_weight = weight.flatten().index_select(0, order)
         total[shift:] += F.embedding_bag(
-            place, gradient, starts, per_sample_weights=weight.index_select(0, order), mode="sum"
+            place, gradient, starts, per_sample_weights=sorted_weight, mode="sum"
         )[: length - shift]
     return total
 
 
-def _products(index: Tensor, gradient: Tensor, rows: Tensor, shifts: tuple[int, ...]) -> Tensor:
+def _products(index: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
     """The gradient of the weights: the product of each place's gradient with each of its rows."""
     places, width = index.shape
     starts = torch.arange(0, index.numel() + 1, width, dtype=torch.int32, device=index.device)
-    products = []
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
-        for shift in shifts:
-            pattern = torch.sparse_csr_tensor(
-                starts,
-                index.flatten(),
-                gradient.new_zeros(index.numel()),
-                (places, len(rows) - shift),
-                check_invariants=False,
-            )
-            sampled = torch.sparse.sampled_addmm(pattern, gradient, rows[shift:].t())
-            products.append(sampled.values().view(places, width))
-    return torch.stack(products)
+        pattern = torch.sparse_csr_tensor(
+            starts, index.flatten(), gradient.new_zeros(index.numel()), (places, len(rows))
+        )
+        return torch.sparse.sampled_addmm(pattern, gradient, rows.t()).values().view_as(index)
 
 
 def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:
@@ -214,6 +216,6 @@ class MSDeformAttn(nn.Module):
         value = self.value_proj(memory).unflatten(-1, (self.heads, -1))
         sizes = _level_sizes(shapes, neighbours.shape[1], query.device)
         centres = reference_points[:, None] * sizes - 0.5  # (Q, W * levels, 2)
-        centres = centres[:, None, :, None].expand(-1, -1, -1, self.points, -1).contiguous()
-        attended = ms_deform_attn(value, shapes, neighbours, offsets + centres, weights)
-        return self.output_proj(attended)
+        return self.output_proj(
+            ms_deform_attn(value, shapes, neighbours, centres, offsets, weights)
+        )

@@ -31,7 +31,8 @@ def inputs(dtype=torch.float64, spread=1.4):
 
 
 def attend(value, locations, weights):
-    return ms_deform_attn(value, SHAPES, NEIGHBOURS, locations, weights)
+    centres = torch.full((QUERIES, locations.shape[3], 2), 0.25, dtype=locations.dtype)
+    return ms_deform_attn(value, SHAPES, NEIGHBOURS, centres, locations - 0.25, weights)
 
 
 def bilinear(value, x, y):
