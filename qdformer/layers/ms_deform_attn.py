@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Zhu et al., 2021, Eq. 3) in plain PyTorch, on any device."""
+"""Multi-scale deformable attention (Zhu et al., 2021, Eq. 3), in plain PyTorch on any device."""
 
 import functools
 import math
@@ -7,6 +7,13 @@ import warnings
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+try:
+    from qdformer.layers.ms_deform_attn_triton import ms_deform_attn_triton
+except ImportError:
+    # Triton is not there on every platform.
+    ms_deform_attn_triton = None
 
 Shapes = list[tuple[int, int]]
 
@@ -35,62 +42,88 @@ def ms_deform_attn(
     Returns:
         (F, Q, heads * D) in the precision of ``value``.
     """
-    frames, queries, heads, _, points = weights.shape
+    if value.is_cuda and ms_deform_attn_triton and not torch.are_deterministic_algorithms_enabled():
+        return ms_deform_attn_triton(value, shapes, neighbours, centres, offsets, weights)
+    _, queries, heads, _, points = weights.shape
     canvas, starts, stride = _paint(value.to(centres.dtype), shapes)
     # Summands and limits as large as the axes they run along: broadcasting pairs costs tenfold.
     centres = (centres + 1)[:, None, :, None].expand(-1, -1, -1, points, -1).contiguous()
     far = _level_sizes(shapes, neighbours.shape[1], value.device)[:, None] + 1
     far = far.to(centres.dtype).expand(-1, points, -1).contiguous()
-    place = (offsets + centres).clamp(min=torch.zeros_like(far), max=far)
-    x, y = place.frac().unbind(-1)
-
-    # The row of (frame, line, column, head) in the canvas, of each place's upper left cell. A place
-    # that is not a number stays one, but reads no foreign memory.
-    cell_x, cell_y = place.detach().int().clamp_(min=0).unbind(-1)
-    first = neighbours[..., None] * canvas.shape[1] + starts  # (F, W, levels)
-    head = torch.arange(heads, device=value.device)[:, None]
-    first = first.flatten(1)[:, None] * (stride * heads) + head  # (F, heads, W * levels)
-    index = cell_y * (stride * heads) + cell_x * heads
-    index += first[:, None, ..., None].int()
-
-    lower = weights.to(centres.dtype) * y
-    upper = weights - lower
-    lower_right, upper_right = lower * x, upper * x
-    corners = (upper - upper_right, upper_right, lower - lower_right, lower_right)
-    summed = _WeightedRows.apply(
+    # The rows of (frame, line, column, head) where each level of each neighbour begins.
+    first = (neighbours[..., None] * canvas.shape[1] + starts).flatten(1)  # (F, W * levels)
+    first = first[:, None] * (stride * heads) + torch.arange(heads, device=value.device)[:, None]
+    summed = _BilinearSum.apply(
         canvas.reshape(-1, value.shape[-1]),
-        index.view(-1, index.shape[-2] * points),
-        (0, heads, stride * heads, (stride + 1) * heads),
-        *(corner.view(-1, index.shape[-2] * points) for corner in corners),
+        offsets,
+        weights.to(centres.dtype),
+        (centres, far, first[:, None, ..., None].int()),
+        (heads, stride * heads),
     )
-    return summed.view(frames, queries, -1).to(value.dtype)
+    return summed.view(-1, queries, heads * value.shape[-1]).to(value.dtype)
 
 
-class _WeightedRows(torch.autograd.Function):
-    """sum_k sum_j weights_k[i, j] * rows[index[i, j] + shifts[k]]: (places, D).
+class _BilinearSum(torch.autograd.Function):
+    """Each place reads four rows, each query and head sums those of its places: (F * Q * heads, D).
 
-    ``rows`` is (R, D), ``index`` (places, J) int32, each of ``weights`` (places, J).
+    ``rows`` (R, D) is the canvas, in which the next cell is ``steps[0]`` rows further and the next
+    line ``steps[1]``. What can be computed again from offsets and weights is not kept for backward.
     """
 
     @staticmethod
-    def forward(ctx, rows: Tensor, index: Tensor, shifts: tuple[int, ...], *weights: Tensor):
-        ctx.save_for_backward(rows, index, *weights)
-        ctx.shifts = shifts
+    def forward(ctx, rows, offsets, weights, grid, steps):
+        ctx.save_for_backward(rows, offsets, weights, *grid)
+        ctx.steps = steps
+        _, x, y, index = _places(offsets, grid, steps)
         total = rows.new_zeros((len(index), rows.shape[1]))
-        for weight, shift in zip(weights, shifts):
-            total += F.embedding_bag(index, rows[shift:], per_sample_weights=weight, mode="sum")
+        for corner, step in zip(_corners(x, y, weights, index), _shifts(steps)):
+            total += F.embedding_bag(index, rows[step:], per_sample_weights=corner, mode="sum")
         return total
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
-        rows, index, *weights = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx, gradient):
+        rows, offsets, weights, *grid = ctx.saved_tensors
         gradient = gradient.contiguous()
-        by_row, by_weight = None, [None] * len(weights)
+        inside, x, y, index = _places(offsets, grid, ctx.steps)
+        by_row = None
         if ctx.needs_input_grad[0]:
-            by_row = _transposed(index, weights, gradient, ctx.shifts, len(rows))
-        if ctx.needs_input_grad[3]:
-            by_weight = [_products(index, gradient, rows[shift:]) for shift in ctx.shifts]
-        return by_row, None, None, *by_weight
+            corners = _corners(x, y, weights, index)
+            by_row = _transposed(index, corners, gradient, _shifts(ctx.steps), len(rows))
+        one, right, below, both = (
+            _products(index, gradient, rows[shift:]).view_as(x) for shift in _shifts(ctx.steps)
+        )
+        upper, lower = right.sub_(one), both.sub_(below)  # along x
+        along_x = torch.lerp(upper, lower, y)
+        along_y = torch.lerp(below - one, below - one + lower - upper, x)
+        by_offset = torch.stack((along_x, along_y), dim=-1).mul_(weights[..., None]).mul_(inside)
+        by_weight = one.addcmul_(x, upper).addcmul_(y, along_y)
+        return by_row, by_offset.to(offsets.dtype), by_weight, None, None
+
+
+def _places(offsets, grid, steps):
+    """Whether each place may move on, its way from its upper left cell, and the row of that."""
+    centres, far, first = grid
+    free = offsets + centres
+    place = free.clamp(min=torch.zeros_like(far), max=far)
+    # A place that is not a number stays one, but reads no foreign memory.
+    x, y = place.int().clamp_(min=0).unbind(-1)
+    index = x * steps[0] + y * steps[1]
+    index += first
+    return place == free, *place.frac_().unbind(-1), index.flatten(0, 2).flatten(1)
+
+
+def _corners(x, y, weights, index):
+    """What the four cells around each place count: itself, right of it, below, and both."""
+    lower = weights * y
+    upper = weights - lower
+    lower_right, upper_right = lower * x, upper * x
+    corners = upper.sub_(upper_right), upper_right, lower.sub_(lower_right), lower_right
+    return [corner.view_as(index) for corner in corners]
+
+
+def _shifts(steps):
+    return 0, steps[0], steps[1], steps[0] + steps[1]
 
 
 def _transposed(
