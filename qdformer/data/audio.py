@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 import torch
 from torch import Tensor
-from torchaudio.functional import resample
+from torchaudio.transforms import Resample
 
 from qdformer.errors import InputError
 
@@ -75,7 +75,10 @@ def log_mel(waveform: Tensor | np.ndarray) -> Tensor:
 
 
 def log_mel_examples(
-    waveform: Tensor | np.ndarray, num_frames: int, hop: float = EXAMPLE_HOP
+    waveform: Tensor | np.ndarray,
+    num_frames: int,
+    hop: float = EXAMPLE_HOP,
+    chosen: slice = slice(None),
 ) -> Tensor:
     """One log-mel example for each frame of a clip.
 
@@ -83,18 +86,18 @@ def log_mel_examples(
         waveform: (L,) mono at 16 kHz. Shorter sound is continued by silence, longer is cut.
         num_frames: T.
         hop: seconds between two examples; example t covers [hop * t, hop * t + 0.975] seconds.
+        chosen: the frames whose examples are wanted, at least one; by default all.
 
     Returns:
-        (T, 1, 96, 64) float32. With the default hop these are the first T of :func:`log_mel`.
+        (T, 1, 96, 64) float32, or as many as are chosen. With the default hop all are the first T
+        of :func:`log_mel`.
     """
     assert num_frames > 0 and hop > 0, (num_frames, hop)
     samples = torch.as_tensor(waveform, dtype=torch.float64)
     missing = max(0, required_samples(num_frames, hop) - len(samples))
     samples = torch.nn.functional.pad(samples, (0, missing))
-    starts = torch.tensor(
-        [round(hop * t * SAMPLE_RATE) for t in range(num_frames)], dtype=torch.long
-    )
-    return _spectrogram(samples[starts[:, None] + torch.arange(_EXAMPLE_SAMPLES)])
+    starts = [round(hop * t * SAMPLE_RATE) for t in range(num_frames)[chosen]]
+    return _spectrogram(torch.stack([samples[s : s + _EXAMPLE_SAMPLES] for s in starts]))
 
 
 def required_samples(num_frames: int, hop: float = EXAMPLE_HOP) -> int:
@@ -137,7 +140,12 @@ def read_log_mel(path: str | Path) -> Tensor:
     return examples
 
 
-def clip_log_mel(path: str | Path, num_frames: int, hop: float = EXAMPLE_HOP) -> Tensor:
+def clip_log_mel(
+    path: str | Path,
+    num_frames: int,
+    hop: float = EXAMPLE_HOP,
+    chosen: slice = slice(None),
+) -> Tensor:
     """The sound of a clip of T frames, from a sound file or from a released log-mel file.
 
     Stereo is averaged, other rates are resampled, what is missing at the end is silence and what is
@@ -147,15 +155,16 @@ def clip_log_mel(path: str | Path, num_frames: int, hop: float = EXAMPLE_HOP) ->
         path: ``*.pkl`` is read by :func:`read_log_mel`, everything else as a sound file.
         num_frames: T.
         hop: seconds between two examples. Released log-mel has its own, 0.96 s.
+        chosen: the frames whose examples are wanted, at least one; by default all.
 
     Returns:
-        (T, 1, 96, 64) float32.
+        (T, 1, 96, 64) float32, or as many as are chosen.
 
     Raises:
         InputError: as :func:`read_waveform` and :func:`read_log_mel`.
     """
     if Path(path).suffix == ".pkl":
-        return _fit_examples(path, read_log_mel(path), num_frames, hop)
+        return _fit_examples(path, read_log_mel(path), num_frames, hop)[chosen]
     samples, rate = _decode(path)
     if samples.shape[1] > 1:
         _warn_once("has several channels, which are averaged", path)
@@ -166,7 +175,7 @@ def clip_log_mel(path: str | Path, num_frames: int, hop: float = EXAMPLE_HOP) ->
         _warn_once("is too short for its frames and is continued by silence", path)
     elif len(waveform) >= required_samples(num_frames + 1, hop):
         _warn_once("is longer than its frames and is cut", path)
-    return log_mel_examples(waveform, num_frames, hop)
+    return log_mel_examples(waveform, num_frames, hop, chosen)
 
 
 def _fit_examples(path: str | Path, examples: Tensor, num_frames: int, hop: float) -> Tensor:
@@ -214,7 +223,13 @@ def _to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
     # The resampler's kernel grows with the terms of the ratio, to gigabytes for rates like 44,101
     # Hz. Every customary rate is exact below 1000; others are off by milliseconds an hour.
     ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(1000)
-    return resample(torch.from_numpy(mono), ratio.denominator, ratio.numerator).numpy()
+    return _resampler(ratio)(torch.from_numpy(mono)).numpy()
+
+
+@lru_cache(maxsize=8)
+def _resampler(ratio: Fraction) -> Resample:
+    """Keeps the kernel, which takes as long to make as five seconds of sound to resample."""
+    return Resample(ratio.denominator, ratio.numerator, dtype=torch.float32)
 
 
 @lru_cache(maxsize=1)

@@ -7,8 +7,9 @@ one reader serves the three. ``datasets/README.md`` shows the trees.
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +147,19 @@ def _load(name: str, layout: Layout, split: str) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
     if layout.class_list and metadata.get("stuff_classes") is None:
         _set_classes(name, read_classes(find_folder(metadata.root, layout) / layout.class_list))
-    return load_avs(metadata.root, layout.name, split)
+    table = find_folder(metadata.root, layout) / layout.table
+    written = table.stat().st_mtime_ns if table.is_file() else None
+    return pickle.loads(_pickled_records(metadata.root, layout.name, split, written))
+
+
+@cache
+def _pickled_records(root: str, layout: str, split: str, written: int | None) -> bytes:
+    """The records for as long as the list stays as it was ``written``.
+
+    A run asks for them again at every evaluation, and finding the files of a clip is slow. Each
+    caller unpickles records of its own.
+    """
+    return pickle.dumps(load_avs(root, layout, split))
 
 
 def _set_classes(name: str, classes: Sequence[str]) -> None:

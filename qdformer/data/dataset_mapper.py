@@ -2,8 +2,10 @@
 
 import copy
 from collections.abc import Sequence
+from itertools import filterfalse, groupby
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
@@ -100,12 +102,14 @@ class AVSDatasetMapper:
             InputError: a file cannot be read, or does not fit the others.
         """
         clip = copy.deepcopy(record)
-        audio = clip_log_mel(clip["audio_file_name"], len(clip["file_names"]), self.audio_hop)
+        num_frames, chosen = len(clip["file_names"]), slice(None)
         if self.is_train:
             chosen = self._choose_frames(clip["sem_seg_file_names"])
             for key in ("file_names", "sem_seg_file_names"):
                 clip[key] = clip[key][chosen]
-            audio = self._change_gain(audio[chosen])
+        audio = clip_log_mel(clip["audio_file_name"], num_frames, self.audio_hop, chosen)
+        if self.is_train:
+            audio = self._change_gain(audio)
         frames = [read_image(name) for name in clip["file_names"]]
         for name, frame in zip(clip["file_names"], frames):
             if frame.shape != frames[0].shape:
@@ -114,11 +118,10 @@ class AVSDatasetMapper:
                     f"frame has {frames[0].shape[1]} x {frames[0].shape[0]}; all must agree"
                 )
         drawn = T.AugInput(frames[0])
-        transforms = self.augmentations(drawn)
-        images = [transforms.apply_image(frame) for frame in frames]
-        if self.image_format == "BGR":
-            images = [image[..., ::-1] for image in images]
-        clip["image"] = torch.from_numpy(np.stack(images).transpose(0, 3, 1, 2).copy())
+        transforms = _simplify(self.augmentations(drawn))
+        images = [drawn.image, *(transforms.apply_image(frame) for frame in frames[1:])]
+        order = slice(None, None, -1 if self.image_format == "BGR" else 1)
+        clip["image"] = torch.from_numpy(np.stack([cv2.split(image)[order] for image in images]))
         clip["audio"] = audio
         if self.is_train:
             clip.update(self._read_labels(clip, frames[0].shape[:2], transforms))
@@ -159,9 +162,10 @@ class AVSDatasetMapper:
                     f"classes 0 to {self.num_classes}"
                 )
             labels[t] = transforms.apply_segmentation(label_map)
-        present = [int(label) for label in np.unique(labels) if label not in (0, 255)]
-        classes = torch.tensor(present, dtype=torch.int64)
-        masks = torch.from_numpy(labels[:, None] == np.array(present).reshape(1, -1, 1, 1))
+        present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).astype(np.uint8)
+        present = present[(present != 0) & (present != 255)]
+        classes = torch.from_numpy(present.astype(np.int64))
+        masks = torch.from_numpy(labels[:, None] == present[:, None, None])
         instances = [
             Instances((height, width), gt_classes=classes - 1, gt_masks=BitMasks(frame))
             for frame in masks
@@ -170,3 +174,44 @@ class AVSDatasetMapper:
             "instances": instances,
             "annotated": torch.tensor([name is not None for name in names]),
         }
+
+
+class _ColourTable(T.Transform):
+    """Gives every pixel value the value that a table (256,) uint8 has for it."""
+
+    def __init__(self, table: np.ndarray):
+        super().__init__()
+        self.table = table
+
+    def apply_image(self, img: np.ndarray) -> np.ndarray:
+        return cv2.LUT(img, self.table)
+
+    def apply_segmentation(self, segmentation: np.ndarray) -> np.ndarray:
+        return segmentation
+
+    def apply_coords(self, coords: np.ndarray) -> np.ndarray:
+        return coords
+
+
+def _simplify(transforms: T.TransformList) -> T.TransformList:
+    """Transforms that give the same images in less time.
+
+    A resize to the size that is there is left out, and one table takes the place of changes that
+    look at each value alone: Detectron2 computes brightness and contrast for every pixel.
+    """
+    simple = []
+    for of_values, group in groupby(filterfalse(_keeps_size, transforms.transforms), _is_of_values):
+        part = T.TransformList(list(group))
+        values = np.arange(256, dtype=np.uint8)
+        simple.append(_ColourTable(part.apply_image(values)) if of_values else part)
+    return T.TransformList(simple)
+
+
+def _keeps_size(transform: T.Transform) -> bool:
+    return isinstance(transform, T.ResizeTransform) and (
+        (transform.h, transform.w) == (transform.new_h, transform.new_w)
+    )
+
+
+def _is_of_values(transform: T.Transform) -> bool:
+    return isinstance(transform, T.BlendTransform) and np.ndim(transform.src_image) == 0

@@ -6,11 +6,14 @@ drawn on the stored grid.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from qdformer.errors import InputError
 
@@ -31,7 +34,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         InputError: the file is missing or cannot be decoded.
     """
-    return _decode(path, "RGB")
+    return _decode(path, _rgb)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
@@ -71,13 +74,13 @@ def read_label_map(
             each pixel was expected.
     """
     if label_format == "binary":
-        brightness = _decode(path, "RGB").max(axis=2)
+        brightness = _decode(path, _brightest_channel)
         threshold = 127 if brightness.max(initial=0) > 1 else 0
-        return (brightness > threshold).astype(np.uint8)
+        return (brightness > threshold).view(np.uint8)
     if label_format == "index":
         return _read_index_map(path)
     assert label_format == "palette" and palette is not None, (label_format, palette)
-    return _look_up(_decode(path, "RGB"), np.asarray(palette))
+    return _look_up(_decode(path, _rgb), np.asarray(palette, np.uint8))
 
 
 def _read_index_map(path: str | Path) -> np.ndarray:
@@ -93,21 +96,39 @@ def _read_index_map(path: str | Path) -> np.ndarray:
 
 
 def _look_up(pixels: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    # One integer for a colour makes the look-up a binary search in the sorted palette.
-    place = np.array([1 << 16, 1 << 8, 1])
-    colours = palette.astype(np.int64) @ place
+    colours, wanted = _as_integers(palette[None]), _as_integers(pixels)
+    # Label maps are made of long runs of one colour, of which only the first pixel is looked up.
+    starts = np.append(0, np.flatnonzero(wanted[1:] != wanted[:-1]) + 1)[: wanted.size]
+    run_colours = wanted[starts]
     order = np.argsort(colours)
-    wanted = pixels.astype(np.int64) @ place
-    found = order[np.searchsorted(colours, wanted, sorter=order).clip(max=len(order) - 1)]
-    return np.where(colours[found] == wanted, found, IGNORE_LABEL).astype(np.uint8)
+    found = order[np.searchsorted(colours, run_colours, sorter=order).clip(max=len(order) - 1)]
+    labels = np.where(colours[found] == run_colours, found, IGNORE_LABEL).astype(np.uint8)
+    return np.repeat(labels, np.diff(starts, append=wanted.size)).reshape(pixels.shape[:2])
 
 
-def _decode(path: str | Path, mode: str | None = None) -> np.ndarray:
+def _as_integers(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> (H * W,) uint32, a number for each colour."""
+    return cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA).view(np.uint32).reshape(-1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    return image.convert("RGB")
+
+
+def _brightest_channel(image: Image.Image) -> Image.Image:
+    if image.mode in ("1", "L"):
+        return image.convert("L")
+    return reduce(ImageChops.lighter, _rgb(image).split())
+
+
+def _decode(
+    path: str | Path, convert: Callable[[Image.Image], Image.Image] = lambda image: image
+) -> np.ndarray:
     # Pillow's decoders fail on broken files with many types (OSError, SyntaxError, ValueError,
     # EOFError, zlib.error, DecompressionBombError, ...); all of them mean the same to the user.
     try:
         with Image.open(path) as image:
-            return np.array(image.convert(mode) if mode else image)
+            return np.array(convert(image))
     except Exception as error:
         raise _unreadable(path, error) from error
 

@@ -53,20 +53,18 @@ class AVSObjectEvaluator(ClipEvaluator):
     )
 
     def _score_clip(self, frames: list[AnnotatedFrame]) -> _ObjectScores:
-        labels = np.stack([frame.gt for frame in frames])
-        counted = labels != self._metadata.ignore_label
-        gt = (labels > 0) & counted
-        pred = (np.stack([frame.pred for frame in frames]) > 0) & counted
-        prob = np.stack([frame.foreground for frame in frames]) * counted
-        pairs = list(zip(pred, gt, strict=True))
-        sounding = gt.any(axis=(1, 2))
-        return _ObjectScores(
-            region=[metrics.region_similarity(*pair) for pair in pairs],
-            boundary=[metrics.boundary_f(*pair) for pair in pairs],
-            avsbench_iou=metrics.avsbench_frame_iou(pred, gt).tolist(),
-            avsbench_f=metrics.region_f(pred, gt)[sounding].tolist(),
-            avsbench_curve=metrics.avsbench_f_curves(prob, gt)[sounding].sum(axis=0),
-        )
+        scores = _ObjectScores([], [], [], [], np.zeros(255))
+        for frame in frames:
+            counted = frame.gt != self._metadata.ignore_label
+            gt, pred = (frame.gt > 0) & counted, (frame.pred > 0) & counted
+            scores.region.append(metrics.region_similarity(pred, gt))
+            scores.boundary.append(metrics.boundary_f(pred, gt))
+            scores.avsbench_iou += metrics.avsbench_frame_iou(pred[None], gt[None]).tolist()
+            if gt.any():
+                scores.avsbench_f += metrics.region_f(pred[None], gt[None]).tolist()
+                prob = frame.foreground * counted
+                scores.avsbench_curve += metrics.avsbench_f_curves(prob[None], gt[None])[0]
+        return scores
 
     def _summarize(
         self, clips: dict[str, _ObjectScores]

@@ -26,15 +26,19 @@ def confusion_matrix(
         ValueError: if shapes differ, or a counted pixel has a class outside the range.
     """
     pred, gt = same_shape(np.asarray(pred), np.asarray(gt))
-    counted = gt != ignore_label
-    pred, gt = pred[counted].astype(np.intp), gt[counted].astype(np.intp)
+    ignored = gt == ignore_label
+    if ignored.any():
+        pred, gt = pred[~ignored], gt[~ignored]
     for name, labels in (("prediction", pred), ("ground truth", gt)):
         if labels.size and not 0 <= labels.min() <= labels.max() < num_classes:
             raise ValueError(
                 f"the {name} holds labels from {labels.min()} to {labels.max()}, "
                 f"allowed are 0 to {num_classes - 1}"
             )
-    cells = np.bincount(gt * num_classes + pred, minlength=num_classes**2)
+    # Indices of cells in the smallest type that holds them: 4 times less to move than int64.
+    index = np.min_scalar_type(num_classes**2)
+    cells = gt.astype(index) * index.type(num_classes) + pred.astype(index)
+    cells = np.bincount(cells.reshape(-1), minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes).astype(np.int64)
 
 

@@ -1,6 +1,5 @@
 """Region similarity J and boundary F of the DAVIS benchmark (Perazzi et al., CVPR 2016)."""
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -53,14 +52,16 @@ def boundary_f(pred: np.ndarray, gt: np.ndarray, bound_th: float = 0.008) -> flo
         raise ValueError(f"expected two masks of one shape (H, W), got {pred.shape} and {gt.shape}")
     radius = bound_th if bound_th >= 1 else math.ceil(bound_th * math.hypot(*pred.shape))
 
+    squared_radius = math.floor(radius**2)
     window = _window(pred | gt)
-    pred_boundary, gt_boundary = _boundary(pred[window]), _boundary(gt[window])
-    pred_length, gt_length = np.count_nonzero(pred_boundary), np.count_nonzero(gt_boundary)
+    masks = np.stack([pred[window], gt[window]])
+    boundaries = _boundaries(_pack(masks, math.isqrt(squared_radius)), masks.shape[-1])
+    pred_length, gt_length = map(_count, boundaries)
     if pred_length == 0 or gt_length == 0:
         return float(pred_length == gt_length)
 
-    precision = np.count_nonzero(_near(gt_boundary, radius) & pred_boundary) / pred_length
-    recall = np.count_nonzero(_near(pred_boundary, radius) & gt_boundary) / gt_length
+    pred_matched, gt_matched = map(_count, boundaries & _near(boundaries, squared_radius)[::-1])
+    precision, recall = pred_matched / pred_length, gt_matched / gt_length
     if precision + recall == 0:
         return 0.0
     return 2 * precision * recall / (precision + recall)
@@ -88,30 +89,72 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
     Boundaries inside the window are those of the whole image: where the window ends before the
     image does, its outermost pixels are background.
     """
-
-    def span(occupied: np.ndarray) -> slice:
-        where = np.flatnonzero(occupied)
-        return slice(max(where[0] - 1, 0), where[-1] + 2) if where.size else slice(0, 0)
-
-    return span(mask.any(axis=1)), span(mask.any(axis=0))
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
-def _boundary(mask: np.ndarray) -> np.ndarray:
-    """Pixels of a (H, W) mask that differ from the east, south or south-east neighbour."""
-    boundary = np.zeros_like(mask)
-    boundary[:, :-1] |= mask[:, :-1] ^ mask[:, 1:]
-    boundary[:-1] |= mask[:-1] ^ mask[1:]
-    boundary[:-1, :-1] |= mask[:-1, :-1] ^ mask[1:, 1:]
-    return boundary
+def _pack(masks: np.ndarray, margin: int) -> np.ndarray:
+    """Masks (M, H, W) bool as bits: (M, H, words), bit k of a word i is pixel 64 i + k of its row.
+
+    What moves masks sideways carries over into the next row, but at most into the empty pixels that
+    end each row, ``margin`` or more.
+    """
+    *planes, width = masks.shape
+    words = math.ceil((width + margin) / 64)
+    padded = np.zeros((*planes, 64 * words), bool)
+    padded[..., :width] = masks
+    return np.packbits(padded, bitorder="little").view("<u8").reshape(*planes, words)
 
 
-def _near(boundary: np.ndarray, radius: float) -> np.ndarray:
-    """Pixels within ``radius`` (Euclidean) of a boundary: its dilation with a disk."""
-    return cv2.dilate(boundary.astype(np.uint8), _disk(radius)).astype(bool)
+def _count(words: np.ndarray) -> int:
+    return np.count_nonzero(np.unpackbits(words.view(np.uint8)))
 
 
-@functools.cache
-def _disk(radius: float) -> np.ndarray:
-    reach = int(radius)
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    return (y**2 + x**2 <= radius**2).astype(np.uint8)
+def _east(words: np.ndarray, step: int) -> np.ndarray:
+    """Packed masks moved ``step`` pixels to the east, 1 to 63."""
+    line = words.reshape(-1)
+    moved = line << step
+    moved[1:] |= line[:-1] >> 64 - step
+    return moved.reshape(words.shape)
+
+
+def _west(words: np.ndarray, step: int) -> np.ndarray:
+    """Packed masks moved ``step`` pixels to the west, 1 to 63."""
+    line = words.reshape(-1)
+    moved = line >> step
+    moved[:-1] |= line[1:] << 64 - step
+    return moved.reshape(words.shape)
+
+
+def _boundaries(masks: np.ndarray, width: int) -> np.ndarray:
+    """Pixels of packed masks of this width that differ from their neighbour in the east, south or
+    south-east.
+    """
+    neighbours = _west(masks, 1)
+    has_neighbour = np.packbits(
+        np.arange(64 * masks.shape[-1]) < width - 1, bitorder="little"
+    ).view("<u8")
+    boundaries = masks ^ neighbours
+    boundaries[:, :-1] |= masks[:, :-1] ^ neighbours[:, 1:]
+    boundaries &= has_neighbour
+    boundaries[:, :-1] |= masks[:, :-1] ^ masks[:, 1:]
+    return boundaries
+
+
+def _near(boundaries: np.ndarray, squared_radius: int) -> np.ndarray:
+    """Pixels with a boundary pixel at most that far away: packed boundaries dilated with a disk.
+
+    The disk is put together row by row from the outside: what its outer rows make is moved on by
+    one row, up and down, and joined with the run of pixels that is the next row.
+    """
+    near, run, half_length = np.zeros_like(boundaries), boundaries, 0
+    for row in range(math.isqrt(squared_radius), -1, -1):
+        inner = near.copy()
+        inner[:, 1:] |= near[:, :-1]
+        inner[:, :-1] |= near[:, 1:]
+        while half_length < (wanted := math.isqrt(squared_radius - row**2)):
+            # Three copies of a run leave no gap as long as none is moved by more than its length.
+            step = min(wanted - half_length, 2 * half_length + 1, 63)
+            run, half_length = run | _east(run, step) | _west(run, step), half_length + step
+        near = inner | run
+    return near

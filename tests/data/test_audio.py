@@ -136,3 +136,11 @@ def test_hop_moves_the_examples():
     examples = log_mel_examples(waveform, 4, hop=1.0)
     for t in range(4):
         assert torch.equal(examples[t], log_mel(waveform[16000 * t :])[0])
+
+
+def test_chosen_examples_are_those_of_the_whole():
+    waveform = np.random.default_rng(0).normal(0, 0.1, 10 * 16000)
+    for hop in (0.96, 1.0):
+        whole = log_mel_examples(waveform, 10, hop)
+        for chosen in (slice(None), slice(3, 8), slice(9, 14)):
+            assert torch.equal(log_mel_examples(waveform, 10, hop, chosen), whole[chosen])

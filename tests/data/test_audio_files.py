@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from torchaudio.functional import resample
 
 from qdformer.data import audio
 from qdformer.data.audio import clip_log_mel, log_mel, read_log_mel, read_waveform
@@ -56,6 +57,16 @@ def test_resampled_tone_keeps_length_pitch_and_level(tmp_path, rate):
     expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)
     middle = slice(8000, 24000)
     np.testing.assert_allclose(waveform[middle], expected[middle], atol=0.01)
+
+
+def test_resampling_is_torchaudio_s_however_often(tmp_path):
+    random = np.random.default_rng(0)
+    for rate, old, new in [(44100, 441, 160), (8000, 1, 2), (48000, 3, 1)] * 2:
+        path = tmp_path / "noise.wav"
+        samples = random.uniform(-0.5, 0.5, rate).astype(np.float32)
+        soundfile.write(path, samples, rate, subtype="FLOAT")
+        expected = resample(torch.from_numpy(samples), old, new).numpy()
+        assert np.array_equal(read_waveform(path), expected)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +167,14 @@ def test_clip_takes_sound_files_and_released_log_mel(tmp_path, caplog):
     (tmp_path / "a.pkl").write_bytes(pickle.dumps(tensor))
     assert torch.equal(clip_log_mel(tmp_path / "a.pkl", 5), tensor)
     assert not caplog.records
+
+
+def test_chosen_frames_of_a_clip(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(), 16000)
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(released(4)))
+    for path in (tmp_path / "a.wav", tmp_path / "a.pkl"):
+        chosen = clip_log_mel(path, 5, chosen=slice(2, 5))
+        assert torch.equal(chosen, clip_log_mel(path, 5)[2:5])
 
 
 def test_released_log_mel_is_brought_to_the_number_of_frames(tmp_path):

@@ -179,6 +179,24 @@ def test_registered_names_give_the_records(avsbench_tree_s4, avsbench_tree_ms3, 
             assert records == load_avs(avsbench_tree_s4, layout, split)
 
 
+def test_records_are_read_again_only_when_the_list_changed(avsbench_tree_s4, register):
+    register("small", avsbench_tree_s4)
+    first = DatasetCatalog.get("small_s4_train")
+    first[0]["file_names"].clear()
+    first.pop()
+    expected = load_avs(avsbench_tree_s4, "s4", "train")
+    (avsbench_tree_s4 / "Single-source/s4_data").rename(avsbench_tree_s4 / "elsewhere")
+    assert DatasetCatalog.get("small_s4_train") == expected
+
+    (avsbench_tree_s4 / "elsewhere").rename(avsbench_tree_s4 / "Single-source/s4_data")
+    table = avsbench_tree_s4 / "Single-source/s4_meta_data.csv"
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(line for line in lines if not line.startswith("b_2")))
+    os.utime(table, ns=(0, 1))
+    (record,) = DatasetCatalog.get("small_s4_train")
+    assert record == expected[0]
+
+
 def test_classes_come_from_the_tree_when_it_is_loaded(avsbench_tree_avss, register):
     register("small", avsbench_tree_avss)
     classes = ["background", "zebra", "ape"]

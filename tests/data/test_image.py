@@ -136,3 +136,24 @@ def test_colours_outside_the_palette_are_ignored(tmp_path):
     colours = np.array([[(128, 0, 0), (128, 0, 1), (255, 255, 255)]], np.uint8)
     labels = read_label_map(save(tmp_path / "a.png", colours), "palette", PALETTE)
     assert labels.tolist() == [[1, 255, 255]]
+
+
+def test_palette_lookup_equals_a_dictionary(tmp_path):
+    random = np.random.default_rng(0)
+    number = {tuple(colour): index for index, colour in enumerate(PALETTE.tolist())}
+    for shape in ((1, 1), (1, 7), (40, 50)):
+        # Channels of the palette's colours, mixed at random: some pixels have a colour of it.
+        for mixed in (0.0, 0.3, 1.0):
+            pixels = PALETTE[np.sort(random.integers(0, 71, shape))]
+            noise = PALETTE.reshape(-1)[random.integers(0, PALETTE.size, pixels.shape)]
+            pixels = np.where(random.random((*shape, 1)) < mixed, noise, pixels)
+            expected = [[number.get(tuple(pixel), 255) for pixel in row] for row in pixels.tolist()]
+            labels = read_label_map(save(tmp_path / "a.png", pixels), "palette", PALETTE)
+            assert labels.dtype == np.uint8 and labels.tolist() == expected
+
+
+@pytest.mark.parametrize("mode", [None, "P"])
+def test_the_brightest_channel_decides_about_binary_masks(tmp_path, mode):
+    colours = np.array([[(200, 0, 1), (0, 200, 1), (0, 1, 200), (127, 127, 127)]], np.uint8)
+    labels = read_label_map(save(tmp_path / "a.png", colours, mode), "binary")
+    assert labels.tolist() == [[1, 1, 1, 0]]

@@ -120,6 +120,42 @@ def test_boundary_f_equals_loops(bound_th):
             assert metrics.boundary_f(gt, pred, bound_th) == pytest.approx(expected, abs=1e-12)
 
 
+def distances_boundary_f(pred, gt, radius):
+    """DAVIS's definition, from the distances between all pairs of boundary pixels."""
+
+    def points(mask):
+        near = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+        east, south, diagonal = near[:-1, 1:], near[1:, :-1], near[1:, 1:]
+        return np.argwhere((mask != east) | (mask != south) | (mask != diagonal))
+
+    first, second = points(pred), points(gt)
+    squared = ((first[:, None] - second[None]) ** 2).sum(axis=2)
+    precision = (squared.min(axis=1) <= radius**2).sum() / len(first)
+    recall = (squared.min(axis=0) <= radius**2).sum() / len(second)
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+
+
+@pytest.mark.parametrize("width", [2, 62, 63, 64, 65, 66, 127, 128, 150])
+def test_boundary_f_equals_distances_whatever_the_width_and_the_radius(width):
+    random = np.random.default_rng(width)
+    for radius in (1, 1.5, 2, 2.5, 3, 4.5, 5, 8, 12, 13, 63, 64, 65.3, 130, 400):
+        # Few pixels, far from each other, so that every radius decides some of them.
+        pred, gt = random.random((2, 30, width)) < random.choice([0.002, 0.01, 0.1])
+        pred[random.integers(30), [0, -1]] = gt[random.integers(30), width // 2] = True
+        pred[:2, : width // 2], gt[-1, 1:] = random.random(2) < 0.3
+        assert metrics.boundary_f(pred, gt, radius) == distances_boundary_f(pred, gt, radius)
+
+
+@pytest.mark.parametrize("shape", [(224, 224), (720, 1280)])
+def test_boundary_f_of_blobs_equals_distances(shape):
+    y, x = np.mgrid[: shape[0], : shape[1]] / np.array(shape).reshape(2, 1, 1)
+    gt = (y - 0.4) ** 2 + (x - 0.6) ** 2 < 0.04 * (1 + 0.3 * np.sin(25 * x) * np.cos(19 * y))
+    for shift in (0.0, 0.01, 0.03):
+        pred = (y - 0.4) ** 2 + (x - 0.6 + shift) ** 2 < 0.04 * (1 + 0.3 * np.sin(23 * x))
+        radius = math.ceil(0.008 * math.hypot(*shape))
+        assert metrics.boundary_f(pred, gt) == distances_boundary_f(pred, gt, radius)
+
+
 def test_boundary_f_of_a_mask_far_from_every_border_ignores_the_canvas():
     pred, gt = disc(24, 30, 9), disc(22, 34, 9)
     large = [np.pad(mask, 30) for mask in (pred, gt)]

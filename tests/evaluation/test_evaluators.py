@@ -240,7 +240,7 @@ def evaluate_as_one_of_two_processes(folder, rank):
         result = evaluator.evaluate()
         results[kind] = result and result[evaluator.task]
     (folder / f"result{rank}.json").write_text(json.dumps(results))
-    torch.distributed.destroy_process_group()
+    os._exit(0)  # Gloo's threads abort one orderly exit in forty.
 
 
 # Reports

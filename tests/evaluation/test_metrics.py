@@ -1,6 +1,7 @@
 """Metrics of masks and label maps against published values and explicit loops."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -99,6 +100,19 @@ def test_avsbench_f_curves_equal_255_comparisons():
             assert score == pytest.approx(expected, abs=1e-12)
 
 
+def test_avsbench_f_curve_is_exact_at_the_thresholds_and_beside_them():
+    thresholds = np.linspace(0, 1, 255, dtype=np.float32)
+    beside = [np.nextafter(thresholds, np.float32(limit)) for limit in (-1, 2)]
+    prob = np.stack([thresholds, *beside])
+    for seed in range(3):
+        gt = np.random.default_rng(seed).random(prob.shape) < 0.4
+        hits, predicted = (
+            np.array([(prob[mask] >= t).sum() for t in thresholds]) for mask in (gt, gt | True)
+        )
+        expected = 1.3 * hits / (0.3 * gt.sum() + predicted)
+        assert np.array_equal(metrics.avsbench_f_curves(prob[None], gt[None])[0], expected)
+
+
 def test_averaging_no_frames_is_refused():
     none = np.zeros((0, 4, 4))
     for function in (metrics.avsbench_binary_iou, metrics.avsbench_binary_f):
@@ -131,6 +145,34 @@ def test_confusion_matrix_has_true_classes_as_rows(label_maps):
 def test_confusion_matrix_of_uint8_maps_with_many_classes():
     labels = np.arange(71, dtype=np.uint8)
     assert metrics.confusion_matrix(labels, labels, 71).tolist() == np.eye(71).tolist()
+
+
+@pytest.mark.parametrize("num_classes", [1, 2, 15, 16, 17, 71, 255])
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_confusion_matrix_equals_a_loop(num_classes, kind):
+    random = np.random.default_rng(num_classes)
+    for ignored in (0.0, 0.2):
+        pred, gt = random.integers(0, num_classes, (2, 3, 20, 30)).astype(kind)
+        gt[random.random(gt.shape) < ignored] = 255
+        expected = np.zeros((num_classes, num_classes), int)
+        for true, predicted in zip(gt.flat, pred.flat):
+            if true != 255:
+                expected[true, predicted] += 1
+        assert metrics.confusion_matrix(pred, gt, num_classes).tolist() == expected.tolist()
+
+
+def test_memory_grows_neither_with_the_classes_nor_with_the_thresholds():
+    pred = np.arange(360 * 640, dtype=np.uint32).reshape(360, 640).astype(np.uint8) % 71
+    prob, gt = (pred / np.float32(70))[None], pred[None] > 30
+    for measure in (
+        lambda: metrics.confusion_matrix(pred, pred[::-1], 71),
+        lambda: metrics.avsbench_f_curves(prob, gt),
+    ):
+        tracemalloc.start()
+        measure()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 24 * pred.size
 
 
 def test_confusion_matrix_ignores_the_prediction_where_ground_truth_does():
