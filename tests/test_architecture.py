@@ -34,6 +34,7 @@ ALLOWED = {
     "visualization": {"data"},
     "predictor": {"config", "data", *MODEL},
     "engine": {"config", *READERS, *MODEL},
+    "benchmark": {"config", "engine", *READERS, *MODEL},
 }
 """What each part of the package may import besides itself and `errors`."""
 

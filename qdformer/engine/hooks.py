@@ -1,4 +1,4 @@
-"""What happens beside the training steps: pictures, and the names of clips that were left out."""
+"""What happens beside the training steps: memory, pictures, the names of clips left out."""
 
 import logging
 from collections import Counter
@@ -10,6 +10,14 @@ from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
 
 logger = logging.getLogger(__name__)
+
+
+class GradientRelease(HookBase):
+    """Frees the gradients once they are used, not when the next ones are computed."""
+
+    def after_step(self) -> None:
+        """The next forward is where the most memory is needed."""
+        self.trainer.optimizer.zero_grad(set_to_none=True)
 
 
 class SheetWriter(HookBase):

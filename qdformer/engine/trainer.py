@@ -24,7 +24,7 @@ from torch import nn
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.skipping import SkipUnreadable
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
-from qdformer.engine.hooks import BestCheckpointer, SheetWriter, SkippedClipsReport
+from qdformer.engine.hooks import BestCheckpointer, GradientRelease, SheetWriter, SkippedClipsReport
 from qdformer.engine.optimizer import build_optimizer
 from qdformer.errors import InputError
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
@@ -120,7 +120,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = self._build_checkpointer()
         built = super().build_hooks()
         period = self.cfg.TEST.EVAL_PERIOD
-        extra: list[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
+        extra: list[HookBase] = [GradientRelease(), SkippedClipsReport(skipped_file(self.cfg))]
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             extra += [
                 BestCheckpointer(

@@ -1,0 +1,96 @@
+"""Pictures of a result: where the time goes, and how it grows."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from qdformer.benchmark.report import GIGABYTE, config_name
+from qdformer.benchmark.stages import STAGES
+
+_TIME, _MEMORY = "#2a6f97", "#bc6c25"
+
+
+def draw_stages(result: dict[str, Any], path: Path) -> None:
+    """Draw the time of each stage as a bar, in the order of Fig. 3 from top to bottom.
+
+    Args:
+        result: with the measure ``stages``.
+        path: of the PNG.
+    """
+    measured, stages = result["results"]["stages"]["whole"], result["results"]["stages"]["stages"]
+    whole = measured["ratio"]["median"]
+    ratios = [stage["ratio"]["median"] for stage in stages]
+    figure, axes = plt.subplots(figsize=(9, 0.42 * len(stages) + 1.6), layout="constrained")
+    bars = axes.barh([STAGES.get(stage["name"], stage["name"]) for stage in stages], ratios)
+    for bar in bars:
+        bar.set_color(_TIME)
+    labels = [f"{ratio:.2f}  ({ratio / whole:.0%})" for ratio in ratios]
+    axes.bar_label(bars, labels, padding=4)
+    axes.invert_yaxis()
+    axes.margins(x=0.18, y=0.01)
+    milliseconds = 1000 * measured["reference_seconds"]["median"]
+    axes.set_xlabel(f"time / ResNet-50 forward ({milliseconds:.0f} ms here)")
+    axes.set_title(f"Forward by stage, {whole:.2f} in all: {_subject(result)}", fontsize=10)
+    _finish(figure, path)
+
+
+def draw_growth(result: dict[str, Any], path: Path) -> None:
+    """Draw time and memory against the length of a clip and against the size of its frames.
+
+    Args:
+        result: with the measure ``growth``.
+        path: of the PNG.
+    """
+    points, settings = result["results"]["growth"], result["settings"]
+    size, frames = settings["size"], settings["frames"]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
+    longer = sorted((p for p in points if p["size"] == size), key=lambda point: point["frames"])
+    larger = sorted((p for p in points if p["frames"] == frames), key=lambda point: point["size"])
+    _draw_curves(left, [point["frames"] for point in longer], longer)
+    left.set_xlabel(f"frames of {size} x {size} pixels")
+    # An axis along which the number of pixels grows evenly shows whether time does too.
+    areas = [point["size"] ** 2 for point in larger]
+    _draw_curves(right, areas, larger)
+    right.set_xticks(areas, [str(point["size"]) for point in larger])
+    right.set_xlabel(f"height and width of {frames} frames, pixels (spaced by area)")
+    seconds = points[0]["reference_seconds"]["median"]
+    figure.suptitle(
+        f"Forward: {config_name(result)}, {settings['device']}, {settings['precision']}; "
+        f"ResNet-50 on 5 frames of 224 x 224 takes {1000 * seconds:.0f} ms here",
+        fontsize=10,
+    )
+    _finish(figure, path)
+
+
+CHARTS = {"stages": draw_stages, "growth": draw_growth}
+"""The measures that have a picture."""
+
+
+def _draw_curves(axes: plt.Axes, places: list[int], points: list[dict[str, Any]]) -> None:
+    ratios = [point["ratio"]["median"] for point in points]
+    gigabytes = [point["memory"] / GIGABYTE for point in points]
+    memory = axes.twinx()
+    axes.plot(places, ratios, "o-", color=_TIME)
+    axes.set_ylabel("time / ResNet-50 forward", color=_TIME)
+    axes.set_ylim(0, 1.1 * max(ratios))
+    memory.plot(places, gigabytes, "s--", color=_MEMORY)
+    memory.set_ylabel("peak memory, GB (dashed)", color=_MEMORY)
+    memory.set_ylim(0, 1.1 * max(gigabytes))
+
+
+def _finish(figure: plt.Figure, path: Path) -> None:
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _subject(result: dict[str, Any]) -> str:
+    settings = result["settings"]
+    frames = settings["batch"] * settings["frames"]
+    return (
+        f"{config_name(result)}, {frames} frames of {settings['size']} x {settings['size']}, "
+        f"{settings['device']}, {settings['precision']}"
+    )

@@ -1,0 +1,115 @@
+"""What is timed: a model's forward, its training step, and the ResNet-50 beside them."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Instances
+from detectron2.utils.events import EventStorage
+from torchvision.models import resnet50
+
+import qdformer.qdformer  # noqa: F401  (registers the models)
+from qdformer.benchmark.blobs import moving_blobs
+from qdformer.benchmark.options import Workload
+from qdformer.engine.optimizer import build_optimizer
+
+OBJECTS = 3
+"""Of a training clip."""
+
+
+class Reference:
+    """The forward of torchvision's ResNet-50, in fp32, on as many frames as the model gets."""
+
+    def __init__(self, workload: Workload):
+        self.model = resnet50(weights=None).to(workload.device).eval()
+        shape = (workload.batch * workload.frames, 3, workload.size, workload.size)
+        self.frames = torch.randn(shape, device=workload.device)
+
+    @torch.no_grad()
+    def __call__(self) -> torch.Tensor:
+        """Run it once."""
+        return self.model(self.frames)
+
+
+class EvalForward:
+    """From mapper outputs to label maps at full size, with untrained weights."""
+
+    def __init__(self, cfg, workload: Workload):
+        self.workload = workload
+        self.model = _build(cfg).eval()
+        self.clips = random_clips(workload)
+
+    @torch.no_grad()
+    def __call__(self) -> list[dict[str, Any]]:
+        """Run it once; gives the model's outputs."""
+        with self.workload.autocast():
+            return self.model(self.clips)
+
+
+class TrainingStep:
+    """Forward, backward, gradient clipping and the optimizer's step, as in training.
+
+    No weights are read, but ``MODEL.AUDIO.WEIGHTS`` decides whether VGGish is trained.
+    """
+
+    def __init__(self, cfg, workload: Workload):
+        self.workload = workload
+        self.model = _build(cfg).train()
+        self.optimizer = build_optimizer(cfg, self.model)
+        self.clips = random_clips(workload, cfg.MODEL.QDFORMER.NUM_CLASSES)
+
+    def __call__(self) -> None:
+        """Make one step."""
+        with EventStorage(), self.workload.autocast():
+            losses = self.model(self.clips)
+        sum(losses.values()).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+
+RUNS = {"eval": EvalForward, "train": TrainingStep}
+"""Runs of a model by the name of their measure."""
+
+
+def random_clips(workload: Workload, num_classes: int = 0) -> list[dict[str, Any]]:
+    """Clips as the mapper gives them, of noise, always the same.
+
+    Args:
+        workload: their number, length and size.
+        num_classes: with a value above 0 they come with ``instances`` of these classes.
+    """
+    rng = np.random.default_rng(0)
+    frames, size = workload.frames, (workload.size, workload.size)
+    clips = []
+    for index in range(workload.batch):
+        image = rng.integers(0, 256, (frames, 3, *size), dtype=np.uint8)
+        audio = rng.normal(-3, 2, (frames, 1, 96, 64)).astype(np.float32)
+        clips.append(
+            {
+                "image": torch.from_numpy(image),
+                "audio": torch.from_numpy(audio),
+                "height": workload.size,
+                "width": workload.size,
+                "video_id": str(index),
+                **(_labels(rng, frames, size, num_classes) if num_classes else {}),
+            }
+        )
+    return clips
+
+
+def _labels(rng, frames: int, size: tuple[int, int], num_classes: int) -> dict[str, Any]:
+    objects = min(OBJECTS, num_classes)
+    masks = torch.from_numpy(moving_blobs(rng, frames, objects, size))
+    classes = torch.from_numpy(rng.permutation(num_classes)[:objects])
+    return {
+        "instances": [
+            Instances(size, gt_classes=classes, gt_masks=BitMasks(frame)) for frame in masks
+        ],
+        "annotated": torch.ones(frames, dtype=torch.bool),
+    }
+
+
+def _build(cfg) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return build_model(cfg)
