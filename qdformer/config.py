@@ -26,6 +26,10 @@ def add_qdformer_config(cfg: CN) -> None:
 
     # Learning rate of the visual backbone, as a fraction of BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
+    # At inference a longer clip goes through the network in windows of this many frames; neighbours
+    # share some frames for their context.
+    cfg.TEST.WINDOW = 10
+    cfg.TEST.WINDOW_OVERLAP = 2
     # Clips of the evaluated set that are drawn beside their ground truth after each evaluation.
     cfg.TEST.NUM_SHEETS = 4
 
@@ -113,6 +117,8 @@ def _add_model_config(cfg: CN) -> None:
     # Pixel loss of the masks: "bce" (main text) or "focal" (appendix).
     cfg.MODEL.QDFORMER.LOSS.PIXEL = "bce"
 
+    # With --eval-only, fold batch normalisation into convolutions and compute in bfloat16.
+    cfg.MODEL.QDFORMER.FAST_INFERENCE = False
     # A token takes part in a pixel above this mask probability, and in a frame from this class
     # probability on (appendix C).
     cfg.MODEL.QDFORMER.MASK_THRESHOLD = 0.5

@@ -10,7 +10,7 @@ from qdformer.modeling.codebook import Codebook, ContinuousTokens, Quantized
 from qdformer.modeling.global_decomposition import GlobalDecomposition
 from qdformer.modeling.local_calibration import ClipTokens, LocalCalibration
 from qdformer.modeling.recombination import Recombination, Unmodulated
-from qdformer.segmenter import AudioVisualSegmenter, transformer_size
+from qdformer.segmenter import AudioVisualSegmenter, in_windows, transformer_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -67,6 +67,7 @@ class QDFormer(AudioVisualSegmenter):
             "quantization_mean": qdformer.LOSS.QUANT_MEAN,
         }
 
+    @in_windows
     def forward(self, clips: list[dict]):
         """
         Args:
@@ -126,6 +127,7 @@ class QDFormerBaseline(AudioVisualSegmenter):
         """
         super().__init__(**segmenter)
 
+    @in_windows
     def forward(self, clips: list[dict]):
         """See :meth:`QDFormer.forward`."""
         batch = self.collate(clips)

@@ -1,6 +1,9 @@
 """What every audio-visual segmenter of this package shares: encoders, masks, losses, label maps."""
 
+import contextlib
+import functools
 import logging
+from collections.abc import Callable
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -19,8 +22,36 @@ from qdformer.modeling.inference import Thresholds, segment_clip
 from qdformer.modeling.mask_decoder import MaskDecoder, Predictions
 from qdformer.modeling.matcher import LossWeights
 from qdformer.modeling.vggish import AudioEncoder, VGGish
+from qdformer.modeling.windows import join, windows
 
 logger = logging.getLogger(__name__)
+
+
+def in_windows(forward: Callable) -> Callable:
+    """Let a segmenter's ``forward`` take clips of any length at inference.
+
+    What is longer than ``model.window`` goes through it in windows, one after the other; everything
+    else, and training, as it comes.
+    """
+
+    @functools.wraps(forward)
+    def run(model: "AudioVisualSegmenter", clips: list[dict]):
+        if model.training:
+            return forward(model, clips)
+        with model.inference_precision():
+            if all(len(clip["image"]) <= model.window for clip in clips):
+                return forward(model, clips)
+            return [
+                join(
+                    [
+                        window.trim(forward(model, [window.cut(clip)])[0])
+                        for window in windows(len(clip["image"]), model.window, model.overlap)
+                    ]
+                )
+                for clip in clips
+            ]
+
+    return run
 
 
 class AudioVisualSegmenter(nn.Module):
@@ -40,6 +71,8 @@ class AudioVisualSegmenter(nn.Module):
         criterion: SegmentationCriterion,
         thresholds: Thresholds,
         background_class: int | None,
+        window: int,
+        overlap: int,
         pixel_mean: list[float],
         pixel_std: list[float],
     ):
@@ -56,6 +89,8 @@ class AudioVisualSegmenter(nn.Module):
             criterion: L_segm.
             thresholds: what counts as confident at inference.
             background_class: index of the class that stands for background, if there is one.
+            window: the most frames that go through the network together at inference.
+            overlap: frames that neighbouring windows share.
             pixel_mean: of the three channels, in the frames' order and range.
             pixel_std: likewise.
         """
@@ -65,6 +100,9 @@ class AudioVisualSegmenter(nn.Module):
         self.prototypes = nn.Parameter(torch.randn(num_tokens, channels))
         self.mask_decoder, self.criterion = mask_decoder, criterion
         self.thresholds, self.background_class = thresholds, background_class
+        self.window, self.overlap = window, overlap
+        # See qdformer.modeling.acceleration.
+        self.inference_dtype: torch.dtype | None = None
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), False)
         # Channels last is faster, and the cells of a map are then tokens without being copied.
@@ -125,9 +163,17 @@ class AudioVisualSegmenter(nn.Module):
             ),
             "thresholds": Thresholds(qdformer.MASK_THRESHOLD, qdformer.CLASS_THRESHOLD),
             "background_class": background_class,
+            "window": cfg.TEST.WINDOW,
+            "overlap": cfg.TEST.WINDOW_OVERLAP,
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+    def inference_precision(self) -> contextlib.AbstractContextManager:
+        """Autocast of an accelerated model; any other one computes as its caller wants."""
+        if self.inference_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.pixel_mean.device.type, self.inference_dtype)
 
     def collate(self, clips: list[dict]) -> ClipBatch:
         """Join mapper outputs to one batch on the model's device."""
@@ -151,8 +197,9 @@ class AudioVisualSegmenter(nn.Module):
         """Label maps at the size of the clips' own frames, one dict a clip.
 
         Returns:
-            What :func:`segment_clip` gives, and the codewords ``global_codes`` (N,) and
-            ``local_codes`` (T, N) where there is a codebook, else None.
+            What :func:`segment_clip` gives, and for each frame the codewords ``global_codes``
+            (T, N), those of its clip or window, and ``local_codes`` (T, N) where there is a
+            codebook, else None.
         """
         frames = zip(predictions.logits[-1].split(batch.lengths),
                      predictions.masks[-1].split(batch.lengths),
@@ -170,8 +217,9 @@ class AudioVisualSegmenter(nn.Module):
         ]
         quantized = global_tokens is not None and global_tokens.codes is not None
         local_codes = local_tokens.codes.split(batch.lengths) if quantized else None
-        for index, result in enumerate(results):
-            result["global_codes"] = global_tokens.codes[index] if quantized else None
+        for index, (result, length) in enumerate(zip(results, batch.lengths)):
+            codes = global_tokens.codes[index].expand(length, -1) if quantized else None
+            result["global_codes"] = codes
             result["local_codes"] = local_codes[index] if quantized else None
         return results
 

@@ -13,6 +13,7 @@ from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError, sentence
+from qdformer.modeling.acceleration import accelerate
 
 
 def main(args):
@@ -22,6 +23,8 @@ def main(args):
         model = Trainer.build_model(cfg)
         checkpointer = AVSCheckpointer(model, cfg.OUTPUT_DIR, complete=True)
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        if cfg.MODEL.QDFORMER.FAST_INFERENCE:
+            accelerate(model)
         return Trainer.test(cfg, model)
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=args.resume)

@@ -13,6 +13,7 @@ import qdformer.qdformer  # noqa: F401  (registers the models)
 from qdformer.benchmark.blobs import moving_blobs
 from qdformer.benchmark.options import Workload
 from qdformer.engine.optimizer import build_optimizer
+from qdformer.modeling.acceleration import accelerate
 
 OBJECTS = 3
 """Of a training clip."""
@@ -38,6 +39,8 @@ class EvalForward:
     def __init__(self, cfg, workload: Workload):
         self.workload = workload
         self.model = _build(cfg).eval()
+        if cfg.MODEL.QDFORMER.FAST_INFERENCE:
+            accelerate(self.model)
         self.clips = random_clips(workload)
 
     @torch.no_grad()

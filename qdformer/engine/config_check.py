@@ -29,6 +29,8 @@ LEAST = {
     "SOLVER.CHECKPOINT_PERIOD": 1,
     "TEST.EVAL_PERIOD": 0,
     "TEST.NUM_SHEETS": 0,
+    "TEST.WINDOW": 1,
+    "TEST.WINDOW_OVERLAP": 0,
     "DATALOADER.NUM_WORKERS": 0,
 }
 
@@ -65,6 +67,11 @@ def check_config(cfg: CfgNode) -> None:
         raise InputError(
             f"MODEL.QDFORMER.HIDDEN_DIM is {model.HIDDEN_DIM}; with NUM_HEADS {model.NUM_HEADS} it "
             f"must be a multiple of {unit}"
+        )
+    if cfg.TEST.WINDOW_OVERLAP >= cfg.TEST.WINDOW:
+        raise InputError(
+            f"TEST.WINDOW_OVERLAP is {cfg.TEST.WINDOW_OVERLAP}; it must be below TEST.WINDOW, "
+            f"{cfg.TEST.WINDOW}"
         )
     if not (model.QUANTIZATION or model.RECOMBINATION or not model.LOCAL_CALIBRATION):
         raise InputError(

@@ -49,25 +49,28 @@ def segment_clip(
     """
     probabilities = logits.float().sigmoid()
     scores, classes = probabilities.max(-1)
-    confident = scores >= thresholds.classes
     grid = _pixel_grid(valid, size).to(masks.device)
     sem_seg = torch.zeros((len(masks), *size), dtype=torch.uint8, device=masks.device)
     foreground = torch.zeros((len(masks), *size), device=masks.device)
-    for frame, tokens in enumerate(confident):
-        if not tokens.any():
+    # Which tokens and classes can matter is decided on the host, in one transfer for all frames.
+    for frame, likely in enumerate(probabilities.cpu()):
+        tokens = (likely.amax(-1) >= thresholds.classes).nonzero().flatten()
+        if not len(tokens):
             continue
-        # Only confident tokens are brought to full size, and only their pixels get class scores.
+        contending = contending_classes(likely[tokens])
+        likely = likely[tokens][:, contending].to(masks.device)
+        labels = contending + 1
+        if background_class is not None:
+            labels[contending == background_class] = 0
+        # Only confident tokens are brought to full size, and only classes that can win compete.
         maps = F.grid_sample(
             masks[frame, tokens].float()[None], grid, align_corners=False, padding_mode="border"
         )[0].sigmoid()
-        taking_part = maps > thresholds.mask
-        pixels = taking_part.any(0)
-        weights = (maps * taking_part)[:, pixels]  # (n, P)
-        labels = (weights.t() @ probabilities[frame, tokens]).argmax(-1) + 1
+        weights = maps * (maps > thresholds.mask)
+        winners = torch.einsum("nk,nhw->khw", likely, weights).argmax(0)
+        sem_seg[frame] = labels.to(masks.device)[winners] * weights.any(0)
         if background_class is not None:
-            labels[labels == background_class + 1] = 0
             maps = maps * (classes[frame, tokens] != background_class)[:, None, None]
-        sem_seg[frame, pixels] = labels.to(torch.uint8)
         foreground[frame] = maps.amax(0)
     foreground = torch.where(sem_seg > 0, foreground, foreground.clamp(max=thresholds.mask))
     return {
@@ -77,6 +80,26 @@ def segment_clip(
         "classes": classes + 1,
         "masks": masks.float().sigmoid(),
     }
+
+
+def contending_classes(probabilities: Tensor) -> Tensor:
+    """The classes that can have the largest sum over tokens of P_i[C] M_i, whatever the masks.
+
+    A class loses everywhere against one that is at least as probable for each of the tokens. Of
+    dozens of classes few are left, so that no map is needed for each of them.
+
+    Args:
+        probabilities: (N, num_classes).
+
+    Returns:
+        (classes,) int64, in ascending order, at least one.
+    """
+    first, second = probabilities[:, :, None], probabilities[:, None]
+    beaten = (first <= second).all(0)  # (c, d): d is at least as probable for each token
+    # Of classes that are alike, the first one stays.
+    order = torch.arange(len(beaten), device=beaten.device)
+    beaten &= ~beaten.t() | (order < order[:, None])
+    return (~beaten.any(1)).nonzero().flatten()
 
 
 def _pixel_grid(valid: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from qdformer.modeling.inference import Thresholds, segment_clip
+from qdformer.modeling.inference import Thresholds, contending_classes, segment_clip
 
 WHOLE = torch.ones(2)
 
@@ -96,3 +97,22 @@ def test_classes_and_scores_of_the_tokens():
     result = segment(logit([[[0.2, 0.7], [0.3, 0.1]]]), torch.zeros(1, 2, 2, 2))
     assert result["classes"].tolist() == [[2, 1]]
     torch.testing.assert_close(result["scores"], torch.tensor([[0.7, 0.3]]))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_contending_classes_are_those_that_can_win(seed):
+    """Against all classes, with any weights of the tokens, also where classes are alike."""
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = torch.rand(3, 12, generator=generator).mul(4).round() / 4
+    contending = contending_classes(probabilities)
+    weights = torch.rand(500, 3, generator=generator)
+    weights[:50] = 0.0
+    weights[:50, 0] = 1.0
+    sums = weights @ probabilities
+    winners = contending[sums[:, contending].argmax(-1)]
+    assert torch.equal(sums.gather(1, winners[:, None])[:, 0], sums.amax(-1))
+    assert len(contending) < 12
+
+
+def test_one_token_leaves_one_class():
+    assert contending_classes(torch.tensor([[0.1, 0.7, 0.7, 0.2]])).tolist() == [1]
