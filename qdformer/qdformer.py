@@ -108,8 +108,11 @@ class QDFormer(AudioVisualSegmenter):
         return self.quantization_weight * sum(term.sum() for term in terms) / clips
 
     def _log_codebook(self) -> None:
-        for name, value in self.codebook.statistics().items():
-            get_event_storage().put_scalar(f"codebook/{name}", value)
+        storage = get_event_storage()
+        # As often as Detectron2 writes scalars: to read one, the host waits for the device.
+        if storage.iter % 20 == 0:
+            for name, value in self.codebook.statistics().items():
+                storage.put_scalar(f"codebook/{name}", value)
 
 
 @META_ARCH_REGISTRY.register()

@@ -31,15 +31,13 @@ def in_windows(forward: Callable) -> Callable:
     """Let a segmenter's ``forward`` take clips of any length at inference.
 
     What is longer than ``model.window`` goes through it in windows, one after the other; everything
-    else, and training, as it comes.
+    else, and training, as it comes. All of it in the model's precision.
     """
 
     @functools.wraps(forward)
     def run(model: "AudioVisualSegmenter", clips: list[dict]):
-        if model.training:
-            return forward(model, clips)
-        with model.inference_precision():
-            if all(len(clip["image"]) <= model.window for clip in clips):
+        with model.precision():
+            if model.training or all(len(clip["image"]) <= model.window for clip in clips):
                 return forward(model, clips)
             return [
                 join(
@@ -101,8 +99,8 @@ class AudioVisualSegmenter(nn.Module):
         self.mask_decoder, self.criterion = mask_decoder, criterion
         self.thresholds, self.background_class = thresholds, background_class
         self.window, self.overlap = window, overlap
-        # See qdformer.modeling.acceleration.
-        self.inference_dtype: torch.dtype | None = None
+        # Set by qdformer.modeling.acceleration.
+        self.accelerated = False
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), False)
         # Channels last is faster, and the cells of a map are then tokens without being copied.
@@ -169,11 +167,15 @@ class AudioVisualSegmenter(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
 
-    def inference_precision(self) -> contextlib.AbstractContextManager:
-        """Autocast of an accelerated model; any other one computes as its caller wants."""
-        if self.inference_dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.pixel_mean.device.type, self.inference_dtype)
+    def precision(self) -> contextlib.AbstractContextManager:
+        """Autocast to bfloat16 for an accelerated model, and where the caller wants autocast.
+
+        Detectron2's trainer asks for float16, whose range sums over pixels leave.
+        """
+        device = self.pixel_mean.device.type
+        if self.accelerated or torch.is_autocast_enabled(device):
+            return torch.autocast(device, torch.bfloat16)
+        return contextlib.nullcontext()
 
     def collate(self, clips: list[dict]) -> ClipBatch:
         """Join mapper outputs to one batch on the model's device."""

@@ -16,11 +16,18 @@ ROOT = Path(__file__).parents[2]
 NUM_CLASSES = 70
 """Of AVSS without background; taken where the config leaves the classes to a data set."""
 
-UNTRAINED = ("MODEL.QDFORMER.CLASS_THRESHOLD", "0.0")
+UNTRAINED = (
+    "MODEL.QDFORMER.CLASS_THRESHOLD",
+    "0.0",
+    "MODEL.AUDIO.WEIGHTS",
+    "vggish-10086976.pth",
+)
 """Untrained weights are sure of nothing. With every token taken for confident, label maps cost the
-most that they can, instead of nothing."""
+most that they can, instead of nothing. VGGish is frozen where the config wants that of released
+weights; the file is not read."""
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fast")
+"""``fast`` is MODEL.QDFORMER.FAST_INFERENCE, which evaluation alone can have."""
 
 _MIN_SIZE = 32
 
@@ -34,7 +41,7 @@ class Workload:
         frames: T, of each clip.
         size: height and width of the frames, pixels.
         batch: B, clips of a batch.
-        precision: "fp32", or "bf16" for autocast.
+        precision: of ``PRECISIONS``; "bf16" is autocast.
     """
 
     device: str = "cpu"
@@ -117,6 +124,7 @@ class BenchmarkOptions:
         """
         cfg = load_config(self.config_file, [*UNTRAINED, *self.overrides])
         cfg.MODEL.DEVICE = self.workload.device
+        cfg.MODEL.QDFORMER.FAST_INFERENCE |= self.workload.precision == "fast"
         cfg.MODEL.QDFORMER.NUM_CLASSES = cfg.MODEL.QDFORMER.NUM_CLASSES or NUM_CLASSES
         check_config(cfg)
         cfg.freeze()

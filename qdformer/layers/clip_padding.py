@@ -1,4 +1,7 @@
-"""Between frames in one row (F) and clips side by side (B, T), for clips of different length."""
+"""Between frames in one row (F) and clips side by side (B, T), for clips of different length.
+
+Nothing here asks the device how long the clips are: the host would have to wait for the answer.
+"""
 
 import torch
 from torch import Tensor
@@ -20,16 +23,16 @@ def to_clips(frames: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor | None]
     if min(lengths) == longest:
         return frames.unflatten(0, (len(lengths), longest)), None
     clips = pad_sequence(list(frames.split(lengths)), batch_first=True)
-    steps = torch.arange(longest, device=frames.device)
-    return clips, steps[None] >= torch.tensor(lengths, device=frames.device)[:, None]
+    padding = torch.arange(longest) >= torch.tensor(lengths)[:, None]
+    return clips, padding.to(frames.device, non_blocking=True)
 
 
-def to_frames(clips: Tensor, padding: Tensor | None) -> Tensor:
-    """Undo :func:`to_clips`: (B, T, ...) and its padding mask to (F, ...)."""
-    return clips.flatten(0, 1) if padding is None else clips[~padding]
+def to_frames(clips: Tensor, lengths: list[int]) -> Tensor:
+    """Undo :func:`to_clips`: (B, T, ...) to (F, ...)."""
+    return torch.cat([clip[:length] for clip, length in zip(clips, lengths)])
 
 
 def repeat_for_frames(per_clip: Tensor, lengths: list[int]) -> Tensor:
     """Give every frame its clip's entry: (B, ...) to (F, ...)."""
-    counts = torch.tensor(lengths, device=per_clip.device)
-    return per_clip.repeat_interleave(counts, dim=0, output_size=sum(lengths))
+    entries = zip(per_clip.split(1), lengths)
+    return torch.cat([entry.expand(length, *entry.shape[1:]) for entry, length in entries])

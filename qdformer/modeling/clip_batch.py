@@ -43,14 +43,16 @@ class ClipBatch:
         device = mean.device
         lengths = [len(clip["image"]) for clip in clips]
         sizes = [tuple(clip["image"].shape[-2:]) for clip in clips]
-        frames = [(clip["image"].to(device).float() - mean) / std for clip in clips]
+        frames = [
+            (clip["image"].to(device, non_blocking=True).float() - mean) / std for clip in clips
+        ]
         images = ImageList.from_tensors(
             [frame for clip in frames for frame in clip], size_divisibility
         ).tensor
         fractions = torch.tensor(sizes, dtype=torch.float32) / torch.tensor(images.shape[-2:])
         return cls(
             images=images.contiguous(memory_format=torch.channels_last),
-            log_mel=torch.cat([clip["audio"].to(device) for clip in clips]),
+            log_mel=torch.cat([clip["audio"].to(device, non_blocking=True) for clip in clips]),
             lengths=lengths,
             valid=repeat_for_frames(fractions, lengths),
         )
@@ -91,15 +93,18 @@ class Targets:
         device, padded = batch.images.device, batch.images.shape[-2:]
         classes, masks = [], []
         for clip in clips:
-            labels = torch.stack([frame.gt_classes for frame in clip["instances"]]).to(device)
-            pixels = torch.stack([frame.gt_masks.tensor for frame in clip["instances"]]).to(device)
+            labels = torch.stack([frame.gt_classes for frame in clip["instances"]])
+            labels = labels.to(device, non_blocking=True)
+            pixels = torch.stack([frame.gt_masks.tensor for frame in clip["instances"]])
+            pixels = pixels.to(device, non_blocking=True)
             if background_class is not None:
                 labels = F.pad(labels, (0, 1), value=background_class)
                 pixels = torch.cat((pixels, ~pixels.any(1, keepdim=True)), dim=1)
             classes.append(labels)
             masks.append(pixels)
         counts = [labels.shape[1] for labels in classes]
-        annotated = torch.cat([clip["annotated"] for clip in clips]).to(device)
+        annotated = torch.cat([clip["annotated"] for clip in clips])
+        annotated = annotated.to(device, non_blocking=True)
         frame_masks = _pad_objects([F.pad(m, _to_size(m, padded)) for m in masks], max(counts))
         sounding = frame_masks.flatten(2).any(-1) & annotated[:, None]
         return cls(

@@ -63,9 +63,12 @@ class SegmentationCriterion:
         self, predictions: Predictions, targets: Targets, lengths: list[int]
     ) -> dict[str, Tensor]:
         assigned = self.matcher(predictions, targets, lengths)
-        matched = targets.sounding & (assigned >= 0)  # (D, F, M)
-        layer, frame, target = matched.nonzero(as_tuple=True)
-        token = assigned[layer, frame, target]
+        # On the CPU, where the matcher worked: the host has waited for the device once by now.
+        matched = targets.sounding.cpu() & (assigned >= 0)  # (D, F, M)
+        pairs = matched.nonzero(as_tuple=True)
+        layer, frame, target, token = (
+            index.to(targets.masks.device, non_blocking=True) for index in (*pairs, assigned[pairs])
+        )
         # D layers share the objects, so the sum over layers is divided by D as well.
         divisor = len(matched) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
 

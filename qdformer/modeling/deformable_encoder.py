@@ -96,7 +96,7 @@ class DeformableEncoder(nn.Module):
         padded = bool((valid < 1).any())
         maps = [proj(features[name]) for proj, name in zip(self.projections, self.in_features)]
         shapes = [tuple(level.shape[-2:]) for level in maps]
-        channels, valid = maps[0].shape[1], valid.to(maps[0].device)
+        channels, valid = maps[0].shape[1], valid.to(maps[0].device, non_blocking=True)
         position = torch.cat(
             [
                 sine_position_2d(*shape, valid, channels) + embedding
@@ -108,7 +108,8 @@ class DeformableEncoder(nn.Module):
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
         padding = padding_mask(centres, valid) if padded else None
         visual = VisualTokens(tokens, position, shapes, padding)
-        neighbours = neighbouring_frames(lengths, self.temporal_window).to(tokens.device)
+        neighbours = neighbouring_frames(lengths, self.temporal_window)
+        neighbours = neighbours.to(tokens.device, non_blocking=True)
         for layer in self.layers:
             tokens = layer(visual, tokens, centres, neighbours)
         return dataclasses.replace(visual, tokens=tokens)

@@ -35,7 +35,7 @@ class AudioVisualFusion(CrossAttentionLayer):
             memory_position=(position + time[:, None]).flatten(1, 2),
             memory_padding=_memory_padding(visual, padding, lengths),
         )
-        return to_frames(fused, padding)
+        return to_frames(fused, lengths)
 
 
 def _memory_padding(

@@ -53,7 +53,7 @@ class HungarianMatcher:
             lengths: frames of each clip.
 
         Returns:
-            (D, F, M) int64 on the device: the token assigned to each object in each frame, the same
+            (D, F, M) int64 on the CPU: the token assigned to each object in each frame, the same
             one throughout a clip; -1 for padding and for objects beyond the N tokens. No token
             serves two objects of a clip.
         """
@@ -70,7 +70,7 @@ class HungarianMatcher:
                 rows, columns = linear_sum_assignment(costs[layer, :, :count])
                 assigned[layer, clip, columns] = torch.from_numpy(rows)
         frames = torch.repeat_interleave(torch.arange(len(clips)), torch.tensor(lengths))
-        return assigned[:, frames].to(cost.device)
+        return assigned[:, frames]
 
     def frame_costs(self, predictions: Predictions, targets: Targets) -> Tensor:
         """The cost (D, F, N, M) of giving object m of a frame to token n, in that frame alone."""

@@ -30,7 +30,9 @@ def prediction_sheet(
     palette, sound = metadata.stuff_colors, record["audio_file_name"]
     codes: dict[str, np.ndarray] | None = None
     if output["local_codes"] is not None:
-        codes = {scope: output[f"{scope}_codes"].cpu().numpy() for scope in ("global", "local")}
+        # A clip that was segmented in windows has the codewords of each of them, one after the other.
+        windows = output["global_codes"].unique_consecutive(dim=0).flatten()
+        codes = {"global": windows.cpu().numpy(), "local": output["local_codes"].cpu().numpy()}
     return clip_sheet(
         images=[read_image(name) for name in record["file_names"]],
         waveform=read_log_mel(sound) if Path(sound).suffix == ".pkl" else read_waveform(sound),

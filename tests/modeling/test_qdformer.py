@@ -189,3 +189,18 @@ def test_random_vggish_is_trained_and_given_weights_are_frozen():
     trained = ["MODEL.AUDIO.WEIGHTS", "vggish.pth", "MODEL.AUDIO.FREEZE", False]
     assert not small_model(*trained).audio_encoder.frozen
     assert small_config().MODEL.AUDIO.FREEZE
+
+
+@pytest.mark.parametrize("asked", [torch.float16, torch.bfloat16])
+def test_autocast_is_bfloat16_whatever_is_asked_for(asked):
+    """Detectron2's AMPTrainer asks for float16."""
+    model, seen = small_model().eval(), []
+    model.backbone.register_forward_pre_hook(
+        lambda *_: seen.append((torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")))
+    )
+    with torch.no_grad():
+        model([make_clip()])
+        with torch.autocast("cpu", asked):
+            model([make_clip()])
+    assert seen[0][0] is False
+    assert seen[1] == (True, torch.bfloat16)

@@ -1,0 +1,81 @@
+"""What only a GPU can show; skipped where there is none."""
+
+import pytest
+import torch
+
+from tests.samples import make_clip, small_model
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+def on_gpu(*overrides):
+    return small_model("MODEL.DEVICE", "cuda", *overrides)
+
+
+@pytest.fixture
+def no_waiting():
+    """Any operation for which the host has to wait for the GPU is an error."""
+
+    def switch(mode):
+        torch.cuda.set_sync_debug_mode(mode)
+
+    yield switch
+    switch("default")
+
+
+@torch.no_grad()
+def test_the_forward_does_not_wait_for_the_gpu(no_waiting):
+    model = on_gpu().eval()
+    model.inference = lambda predictions, *_: predictions
+    clips = [make_clip(frames=3), make_clip(frames=2, size=(48, 64))]
+    model(clips)
+    no_waiting("error")
+    model(clips)
+
+
+def test_training_waits_in_the_criterion_alone(storage, no_waiting):
+    model = on_gpu().train()
+    storage.iter = 1  # between two logs of the codebook
+    criterion = model.criterion
+
+    def waiting(*arguments):
+        no_waiting("default")
+        losses = criterion(*arguments)
+        no_waiting("error")
+        return losses
+
+    clips = [make_clip(frames=3), make_clip(frames=2)]
+    model(clips)
+    model.criterion = waiting
+    no_waiting("error")
+    losses = model(clips)
+    sum(losses.values()).backward()
+
+
+@torch.no_grad()
+def test_the_gpu_gives_the_masks_of_the_cpu():
+    model = small_model("MODEL.QDFORMER.CLASS_THRESHOLD", 0.0).eval()
+    clip = make_clip(frames=3)
+    (expected,) = model([clip])
+    (result,) = model.to("cuda")([clip])
+    different = result["sem_seg"].cpu() != expected["sem_seg"]
+    assert different.float().mean() < 0.001
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_gradients_of_the_gpu_are_those_of_the_cpu(storage, deterministic):
+    model, clips = small_model().train(), [make_clip(frames=3), make_clip(frames=2, seed=1)]
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    gradients = []
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    try:
+        for device in ("cpu", "cuda"):
+            model.to(device).load_state_dict(state)
+            model.zero_grad()
+            sum(model(clips).values()).backward()
+            gradients.append({n: p.grad.cpu().clone() for n, p in model.named_parameters()})
+    finally:
+        torch.use_deterministic_algorithms(False)
+    for name, gradient in gradients[0].items():
+        scale = gradient.abs().max().item() + 1e-6
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0.05, atol=0.02 * scale)
