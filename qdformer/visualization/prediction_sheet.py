@@ -30,7 +30,7 @@ def prediction_sheet(
     palette, sound = metadata.stuff_colors, record["audio_file_name"]
     codes: dict[str, np.ndarray] | None = None
     if output["local_codes"] is not None:
-        # A clip that was segmented in windows has the codewords of each of them, one after the other.
+        # A clip that was segmented in windows has the codewords of each, one after the other.
         windows = output["global_codes"].unique_consecutive(dim=0).flatten()
         codes = {"global": windows.cpu().numpy(), "local": output["local_codes"].cpu().numpy()}
     return clip_sheet(
