@@ -56,6 +56,8 @@ def measurements(result: dict[str, Any]) -> dict[str, float]:
             rows[f"peak memory {label}, GB"] = memory[name] / GIGABYTE
     for stage in results.get("stages", {}).get("stages", ()):
         rows[f"{stage['name']} / ResNet-50"] = stage["ratio"]["median"]
+    for name, times in results.get("attention", {}).items():
+        rows[f"deformable attention, {name} / ResNet-50"] = times["ratio"]["median"]
     for point in results.get("growth", ()):
         label = f"{point['frames']} x {point['size']} x {point['size']}"
         rows[f"eval {label} / ResNet-50 of 5 x 224 x 224"] = point["ratio"]["median"]

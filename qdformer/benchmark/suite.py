@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from qdformer.benchmark.attention_benchmark import measure_attention
 from qdformer.benchmark.charts import CHARTS
 from qdformer.benchmark.data_benchmark import measure_data
 from qdformer.benchmark.evaluator_benchmark import measure_evaluators
@@ -24,6 +25,7 @@ MEASURES = {
     "train": measure_training,
     "memory": measure_memory,
     "stages": measure_stages,
+    "attention": measure_attention,
     "growth": measure_growth,
     "data": measure_data,
     "evaluators": measure_evaluators,

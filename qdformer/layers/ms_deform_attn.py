@@ -28,6 +28,9 @@ def ms_deform_attn(
 ) -> Tensor:
     """Sum values that are read, bilinearly, at a few places of every level of some frames.
 
+    On a GPU a Triton kernel does so, where Triton is there and deterministic algorithms are not
+    asked for.
+
     Args:
         value: (F, S, heads, D) the cells of all levels of a frame in one row.
         shapes: (h, w) of each level; their areas add up to S.
@@ -42,8 +45,21 @@ def ms_deform_attn(
     Returns:
         (F, Q, heads * D) in the precision of ``value``.
     """
-    if value.is_cuda and ms_deform_attn_triton and not torch.are_deterministic_algorithms_enabled():
+    on_gpu = value.is_cuda and not torch.are_deterministic_algorithms_enabled()
+    if on_gpu and ms_deform_attn_triton is not None:
         return ms_deform_attn_triton(value, shapes, neighbours, centres, offsets, weights)
+    return ms_deform_attn_plain(value, shapes, neighbours, centres, offsets, weights)
+
+
+def ms_deform_attn_plain(
+    value: Tensor,
+    shapes: Shapes,
+    neighbours: Tensor,
+    centres: Tensor,
+    offsets: Tensor,
+    weights: Tensor,
+) -> Tensor:
+    """:func:`ms_deform_attn` without a kernel of its own: the same numbers at every run."""
     _, queries, heads, _, points = weights.shape
     canvas, starts, stride = _paint(value.to(centres.dtype), shapes)
     # Summands and limits as large as the axes they run along: broadcasting pairs costs tenfold.
