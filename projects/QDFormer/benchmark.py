@@ -15,9 +15,9 @@ import torch
 from qdformer.benchmark.options import PRECISIONS, BenchmarkOptions, Workload
 from qdformer.benchmark.report import comparison, load_result, readme_table
 from qdformer.benchmark.suite import (
-    DEFAULT_MEASURES,
     MEASURES,
     chart_file,
+    default_measures,
     run_benchmark,
     summary,
 )
@@ -35,18 +35,19 @@ def main(args: argparse.Namespace) -> None:
         print(readme_table([load_result(Path(file)) for file in args.table]))
         return
     output = Path(args.output or f"output/benchmark/{Path(args.config_file).stem}.json")
+    workload = Workload(
+        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        frames=args.frames,
+        size=args.size,
+        batch=args.batch,
+        precision=args.precision,
+    )
     options = BenchmarkOptions(
         config_file=args.config_file,
         output=output,
-        measures=tuple(args.measure),
+        measures=tuple(args.measure or default_measures(workload)),
         overrides=tuple(args.opts),
-        workload=Workload(
-            device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-            frames=args.frames,
-            size=args.size,
-            batch=args.batch,
-            precision=args.precision,
-        ),
+        workload=workload,
         repeats=args.repeats,
         growth_frames=tuple(args.growth_frames),
         growth_sizes=tuple(args.growth_sizes),
@@ -71,7 +72,7 @@ def parser() -> argparse.ArgumentParser:
     add("--batch", type=int, default=1, help="clips")
     add("--precision", default="fp32", help=", ".join(PRECISIONS))
     add("--repeats", type=int, default=10, help="of each timing; growth and data make at most 3")
-    add("--measure", nargs="+", default=DEFAULT_MEASURES, help=", ".join(MEASURES))
+    add("--measure", nargs="+", help=f"{', '.join(MEASURES)}; by default the first four")
     add("--growth-frames", type=int, nargs="+", default=default.growth_frames)
     add("--growth-sizes", type=int, nargs="+", default=default.growth_sizes)
     add("--output", help="JSON; by default output/benchmark/<config>.json")

@@ -29,10 +29,10 @@ def measure_training(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]
 
 
 def measure_memory(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
-    """Peak bytes of both, and on the CPU the libraries' share of them."""
+    """Peak bytes of forward and training step, and on the CPU the libraries' share of them."""
     device = options.workload.device
     result: dict[str, Any] = {"method": METHODS[device]}
-    for name in (*RUNS, *(() if device == "cuda" else (None,))):
+    for name in (*options.workload.runs, *(() if device == "cuda" else (None,))):
         result[name or "libraries"] = peak_memory(cfg, options.workload, name)
         yield result
 

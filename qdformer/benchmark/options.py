@@ -50,6 +50,11 @@ class Workload:
     batch: int = 1
     precision: str = "fp32"
 
+    @property
+    def runs(self) -> tuple[str, ...]:
+        """What can be measured: a model in "fast" is fit for evaluation alone."""
+        return ("eval",) if self.precision == "fast" else ("eval", "train")
+
     def autocast(self) -> torch.autocast:
         """The context in which the model runs."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16")
@@ -99,6 +104,10 @@ class BenchmarkOptions:
         if workload.precision not in PRECISIONS:
             raise InputError(
                 f"--precision is {workload.precision!r}; allowed: {', '.join(PRECISIONS)}"
+            )
+        if "train" in self.measures and "train" not in workload.runs:
+            raise InputError(
+                f"--precision {workload.precision} is for evaluation; leave train out of --measure"
             )
         if workload.device not in ("cpu", "cuda"):
             raise InputError(f"--device is {workload.device!r}; allowed: cpu, cuda")

@@ -16,7 +16,7 @@ from qdformer.benchmark.model_benchmark import (
     measure_stages,
     measure_training,
 )
-from qdformer.benchmark.options import BenchmarkOptions
+from qdformer.benchmark.options import BenchmarkOptions, Workload
 from qdformer.benchmark.report import FORMAT, comparison, load_result, save_result, stage_table
 from qdformer.errors import InputError
 
@@ -30,7 +30,11 @@ MEASURES = {
     "data": measure_data,
     "evaluators": measure_evaluators,
 }
-DEFAULT_MEASURES = ("eval", "train", "memory", "stages")
+
+
+def default_measures(workload: Workload) -> tuple[str, ...]:
+    """The forward, and the training step if there is one, from all sides."""
+    return (*workload.runs, "memory", "stages")
 
 
 def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:

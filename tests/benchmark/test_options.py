@@ -10,7 +10,7 @@ WRONG = [
     ("frames", 0, "^--frames is 0; it must be at least 1"),
     ("size", 16, "^--size is 16; it must be at least 32"),
     ("batch", 0, "^--batch is 0; it must be at least 1"),
-    ("precision", "fp16", "^--precision is 'fp16'; allowed: fp32, bf16"),
+    ("precision", "fp16", "^--precision is 'fp16'; allowed: fp32, bf16, fast"),
     ("device", "tpu", "^--device is 'tpu'; allowed: cpu, cuda"),
 ]
 

@@ -72,3 +72,9 @@ def test_the_reference_gets_as_many_frames():
 def test_precision_is_that_of_autocast(precision, dtype):
     with Workload(precision=precision).autocast():
         assert nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
+
+
+def test_fast_is_the_accelerated_model():
+    cfg = small_config("MODEL.QDFORMER.FAST_INFERENCE", True)
+    assert EvalForward(cfg, WORKLOAD).model.accelerated
+    assert not EvalForward(small_config(), WORKLOAD).model.accelerated

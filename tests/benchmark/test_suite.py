@@ -7,7 +7,7 @@ import pytest
 
 from qdformer.benchmark import machine, suite
 from qdformer.benchmark.report import load_result, save_result
-from qdformer.benchmark.suite import DEFAULT_MEASURES, MEASURES, chart_file, run_benchmark
+from qdformer.benchmark.suite import MEASURES, chart_file, default_measures, run_benchmark
 from qdformer.errors import InputError
 
 SCRIPT = Path(__file__).parents[2] / "projects" / "QDFormer" / "benchmark.py"
@@ -92,7 +92,14 @@ def test_a_measure_that_there_is_not(options):
     message = f"^there is no measure 'speed'; choose among {', '.join(MEASURES)}, and"
     with pytest.raises(InputError, match=message):
         run_benchmark(replace(options, measures=("eval", "speed")))
-    assert set(DEFAULT_MEASURES) <= set(MEASURES)
+
+
+def test_by_default_all_that_a_precision_can_do(options):
+    assert default_measures(options.workload) == ("eval", "train", "memory", "stages")
+    fast = replace(options.workload, precision="fast")
+    assert default_measures(fast) == ("eval", "memory", "stages")
+    with pytest.raises(InputError, match="^--precision fast is for evaluation"):
+        run_benchmark(replace(options, measures=("train",), workload=fast))
 
 
 def test_outputs_that_cannot_be_used(options, tmp_path):
