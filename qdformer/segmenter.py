@@ -41,10 +41,8 @@ def in_windows(forward: Callable) -> Callable:
                 return forward(model, clips)
             return [
                 join(
-                    [
-                        window.trim(forward(model, [window.cut(clip)])[0])
-                        for window in windows(len(clip["image"]), model.window, model.overlap)
-                    ]
+                    (window, forward(model, [window.cut(clip)])[0])
+                    for window in windows(len(clip["image"]), model.window, model.overlap)
                 )
                 for clip in clips
             ]
@@ -206,17 +204,19 @@ class AudioVisualSegmenter(nn.Module):
         frames = zip(predictions.logits[-1].split(batch.lengths),
                      predictions.masks[-1].split(batch.lengths),
                      batch.valid.split(batch.lengths))  # fmt: skip
-        results = [
-            segment_clip(
-                logits,
-                masks,
-                valid=valid[0],
-                size=(clip["height"], clip["width"]),
-                thresholds=self.thresholds,
-                background_class=self.background_class,
-            )
-            for clip, (logits, masks, valid) in zip(clips, frames)
-        ]
+        # In half precision, sums over tokens that differ would be the same.
+        with torch.autocast(batch.images.device.type, enabled=False):
+            results = [
+                segment_clip(
+                    logits,
+                    masks,
+                    valid=valid[0],
+                    size=(clip["height"], clip["width"]),
+                    thresholds=self.thresholds,
+                    background_class=self.background_class,
+                )
+                for clip, (logits, masks, valid) in zip(clips, frames)
+            ]
         quantized = global_tokens is not None and global_tokens.codes is not None
         local_codes = local_tokens.codes.split(batch.lengths) if quantized else None
         for index, (result, length) in enumerate(zip(results, batch.lengths)):

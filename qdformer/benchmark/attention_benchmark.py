@@ -12,9 +12,6 @@ from qdformer.benchmark.timing import REFERENCE, clock_of, relative, time_in_tur
 from qdformer.layers.ms_deform_attn import ms_deform_attn_plain, ms_deform_attn_triton
 from qdformer.modeling.deformable_encoder import cell_centres, neighbouring_frames
 
-STRIDES = (8, 16, 32)
-"""Of the levels."""
-
 
 def measure_attention(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
     """Time one layer's reading of the workload's frames; needs no model.
@@ -33,8 +30,8 @@ def measure_attention(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]
     runs = {REFERENCE: Reference(options.workload)}
     for name, version in versions.items():
         runs[f"{name} forward"] = lambda version=version: _forward(version, arguments)
-        runs[f"{name} forward and backward"] = lambda version=version: torch.autograd.backward(
-            version(*arguments), gradient
+        runs[f"{name} forward and backward"] = lambda version=version: torch.autograd.grad(
+            version(*arguments), (arguments[0], *arguments[4:]), gradient
         )
     clock = clock_of(options.workload.device)
     seconds = time_in_turn(runs, clock, options.repeats, "deformable attention")
@@ -46,7 +43,9 @@ def attention_inputs(cfg, workload: Workload) -> tuple[tuple, Tensor]:
     model, device = cfg.MODEL.QDFORMER, torch.device(workload.device)
     heads, points = model.NUM_HEADS, model.ENCODER.NUM_POINTS
     lengths = [workload.frames] * workload.batch
-    shapes = [(-(-workload.size // stride),) * 2 for stride in STRIDES]
+    padded = -(-workload.size // 32) * 32
+    strides = [2 ** int(name.removeprefix("res")) for name in model.ENCODER.IN_FEATURES]
+    shapes = [(padded // stride,) * 2 for stride in strides]
     neighbours = neighbouring_frames(lengths, model.ENCODER.TEMPORAL_WINDOW).to(device)
     centres = torch.cat([cell_centres(*shape, torch.empty(0, device=device)) for shape in shapes])
     sizes = torch.tensor([(w, h) for h, w in shapes] * neighbours.shape[1], device=device)
@@ -56,11 +55,12 @@ def attention_inputs(cfg, workload: Workload) -> tuple[tuple, Tensor]:
     def rand(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator).to(device)
 
+    # Autocast leaves what comes out of linear layers in half precision, not the softmax.
     dtype = torch.float32 if workload.precision == "fp32" else torch.bfloat16
     places = (sum(lengths), len(centres), heads, len(sizes), points)
     value = rand(sum(lengths), len(centres), heads, model.HIDDEN_DIM // heads).to(dtype)
     offsets, weights = 2 * rand(*places, 2), rand(*places).flatten(3).softmax(-1).view(places)
-    value, offsets, weights = (x.requires_grad_() for x in (value, offsets, weights.to(dtype)))
+    value, offsets, weights = (x.requires_grad_() for x in (value, offsets.to(dtype), weights))
     gradient = rand(sum(lengths), len(centres), model.HIDDEN_DIM).to(dtype)
     return (value, shapes, neighbours, centres, offsets, weights), gradient
 

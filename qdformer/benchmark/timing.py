@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 class CPUClock:
-    """The process's own work."""
+    """Wall-clock time of the host."""
 
     def mark(self) -> float:
         """See :class:`Clock`."""

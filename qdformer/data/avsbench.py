@@ -154,7 +154,7 @@ def _load(name: str, layout: Layout, split: str) -> list[dict[str, Any]]:
 
 @cache
 def _pickled_records(root: str, layout: str, split: str, written: int | None) -> bytes:
-    """The records for as long as the list stays as it was ``written``.
+    """The records for as long as the list, the only file that is watched, stays as ``written``.
 
     A run asks for them again at every evaluation, and finding the files of a clip is slow. Each
     caller unpickles records of its own.

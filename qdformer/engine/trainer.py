@@ -118,9 +118,10 @@ class Trainer(DefaultTrainer):
         """Detectron2's hooks, the best checkpoint, the pictures and the skipped clips."""
         # Detectron2 makes the hooks last of all; they save through the checkpointer they find.
         self.checkpointer = self._build_checkpointer()
-        built = super().build_hooks()
+        # First, because evaluations need memory, too.
+        built = [GradientRelease(), *super().build_hooks()]
         period = self.cfg.TEST.EVAL_PERIOD
-        extra: list[HookBase] = [GradientRelease(), SkippedClipsReport(skipped_file(self.cfg))]
+        extra: list[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             extra += [
                 BestCheckpointer(

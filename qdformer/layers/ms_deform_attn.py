@@ -28,8 +28,8 @@ def ms_deform_attn(
 ) -> Tensor:
     """Sum values that are read, bilinearly, at a few places of every level of some frames.
 
-    On a GPU a Triton kernel does so, where Triton is there and deterministic algorithms are not
-    asked for.
+    On a GPU a Triton kernel does so in single precision, where Triton is there and deterministic
+    algorithms are not asked for.
 
     Args:
         value: (F, S, heads, D) the cells of all levels of a frame in one row.
@@ -45,8 +45,8 @@ def ms_deform_attn(
     Returns:
         (F, Q, heads * D) in the precision of ``value``.
     """
-    on_gpu = value.is_cuda and not torch.are_deterministic_algorithms_enabled()
-    if on_gpu and ms_deform_attn_triton is not None:
+    suits = value.is_cuda and centres.dtype == torch.float32
+    if suits and ms_deform_attn_triton and not torch.are_deterministic_algorithms_enabled():
         return ms_deform_attn_triton(value, shapes, neighbours, centres, offsets, weights)
     return ms_deform_attn_plain(value, shapes, neighbours, centres, offsets, weights)
 
@@ -178,9 +178,9 @@ def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:
         The canvas (F, lines, stride, heads * D), the first line of each level (levels,), and the
         stride, cells in a line.
     """
-    stride = max(w for _, w in shapes) + 2
+    stride = max(w for _, w in shapes) + 3
     levels = value.flatten(2).split([h * w for h, w in shapes], dim=1)
-    # A place on the far edge has a neighbour beyond it, of weight zero: hence the second line.
+    # A place on the far edge has neighbours beyond it, of weight zero: a second column and line.
     painted = [
         F.pad(level.unflatten(1, (h, w)), (0, 0, 1, stride - w - 1, 1, 2))
         for level, (h, w) in zip(levels, shapes)

@@ -42,13 +42,14 @@ class FewQueryAttention(nn.MultiheadAttention):
         heads = (self.num_heads, self.head_dim)
         query = F.linear(query, query_weight, query_bias).unflatten(-1, heads)
         query = torch.einsum("bqhd,hdc->bhqc", query, key_weight.unflatten(0, heads))
+        # As attention of a single head: fused kernels want the heads as an axis.
         read = F.scaled_dot_product_attention(
-            query.flatten(1, 2),
-            key,
-            value,
-            attn_mask=None if padding is None else ~padding[:, None],
+            query.flatten(1, 2)[:, None],
+            key[:, None],
+            value[:, None],
+            attn_mask=None if padding is None else ~padding[:, None, None],
             scale=self.head_dim**-0.5,
-        ).unflatten(1, query.shape[1:3])
+        )[:, 0].unflatten(1, query.shape[1:3])
         attended = torch.einsum("bhqc,hdc->bqhd", read, value_weight.unflatten(0, heads))
         return self.out_proj(attended.flatten(2) + value_bias)
 

@@ -12,8 +12,8 @@ def accelerate(model: nn.Module) -> nn.Module:
     """Make a trained segmenter fit for fast inference, and for nothing else.
 
     Batch normalisation is folded into Detectron2's convolutions, and convolutions and linear layers
-    keep their weights in bfloat16, in which the network then computes; the codebook and the places
-    of the deformable attention stay in single precision.
+    keep their weights in bfloat16, in which the network then computes. The codebook, what the
+    deformable attention reads and adds up, and the label maps stay in single precision.
 
     Args:
         model: an :class:`~qdformer.segmenter.AudioVisualSegmenter`, changed in place.

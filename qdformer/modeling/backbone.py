@@ -62,7 +62,7 @@ class TimmBackbone(Backbone):
         for name in self._out_features:
             outputs[name] = maps[name]
             if self.channels_last:
-                outputs[name] = maps[name].permute(0, 3, 1, 2).contiguous()
+                outputs[name] = maps[name].permute(0, 3, 1, 2)
         return outputs
 
 

@@ -3,12 +3,13 @@
 import torch
 import torch.nn.functional as F
 from detectron2.utils import comm
-from fvcore.nn import giou_loss, sigmoid_focal_loss
+from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
+from qdformer.modeling.boxes import giou_loss, to_corners
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
-from qdformer.modeling.matcher import HungarianMatcher, LossWeights, to_corners
+from qdformer.modeling.matcher import HungarianMatcher, LossWeights
 
 PIXEL_LOSSES = ("bce", "focal")
 
@@ -63,7 +64,7 @@ class SegmentationCriterion:
         self, predictions: Predictions, targets: Targets, lengths: list[int]
     ) -> dict[str, Tensor]:
         assigned = self.matcher(predictions, targets, lengths)
-        # On the CPU, where the matcher worked: the host has waited for the device once by now.
+        # On the CPU, where the matcher worked: it has just waited for the device.
         matched = targets.sounding.cpu() & (assigned >= 0)  # (D, F, M)
         pairs = matched.nonzero(as_tuple=True)
         layer, frame, target, token = (
@@ -84,7 +85,7 @@ class SegmentationCriterion:
             "loss_dice": self.weights.dice * dice_loss(masks, target_masks).sum(),
             "loss_bbox": self.weights.l1 * (boxes - target_boxes).abs().sum(),
             "loss_giou": self.weights.giou
-            * giou_loss(to_corners(boxes), to_corners(target_boxes), reduction="sum"),
+            * giou_loss(to_corners(boxes), to_corners(target_boxes)).sum(),
         }  # fmt: skip
         return {name: loss / divisor for name, loss in losses.items()}
 

@@ -49,7 +49,8 @@ def segment_clip(
     """
     probabilities = logits.float().sigmoid()
     scores, classes = probabilities.max(-1)
-    grid = _pixel_grid(valid, size).to(masks.device)
+    device = masks.device
+    grid = _pixel_grid(valid, size).to(device, non_blocking=True)
     sem_seg = torch.zeros((len(masks), *size), dtype=torch.uint8, device=masks.device)
     foreground = torch.zeros((len(masks), *size), device=masks.device)
     # Which tokens and classes can matter is decided on the host, in one transfer for all frames.
@@ -58,17 +59,20 @@ def segment_clip(
         if not len(tokens):
             continue
         contending = contending_classes(likely[tokens])
-        likely = likely[tokens][:, contending].to(masks.device)
         labels = contending + 1
         if background_class is not None:
             labels[contending == background_class] = 0
+        likely, tokens, labels = (
+            values.to(device, non_blocking=True)
+            for values in (likely[tokens][:, contending], tokens, labels)
+        )
         # Only confident tokens are brought to full size, and only classes that can win compete.
         maps = F.grid_sample(
             masks[frame, tokens].float()[None], grid, align_corners=False, padding_mode="border"
         )[0].sigmoid()
         weights = maps * (maps > thresholds.mask)
         winners = torch.einsum("nk,nhw->khw", likely, weights).argmax(0)
-        sem_seg[frame] = labels.to(masks.device)[winners] * weights.any(0)
+        sem_seg[frame] = labels[winners] * weights.any(0)
         if background_class is not None:
             maps = maps * (classes[frame, tokens] != background_class)[:, None, None]
         foreground[frame] = maps.amax(0)

@@ -4,10 +4,10 @@ import dataclasses
 
 import torch
 import torch.nn.functional as F
-from fvcore.nn import giou_loss
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from qdformer.modeling.boxes import giou_loss, to_corners
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
 
@@ -110,13 +110,4 @@ def _dice_cost(logits: Tensor, masks: Tensor) -> Tensor:
 
 def _giou_cost(boxes: Tensor, target_boxes: Tensor) -> Tensor:
     """1 - GIoU of (D, F, N, 4) with (F, M, 4): (D, F, N, M)."""
-    pairs = torch.broadcast_tensors(
-        to_corners(boxes)[..., None, :], to_corners(target_boxes)[:, None]
-    )
-    return giou_loss(*pairs, reduction="none")
-
-
-def to_corners(boxes: Tensor) -> Tensor:
-    """(..., 4) centre x, y, width, height to x0, y0, x1, y1."""
-    centre, size = boxes.split(2, dim=-1)
-    return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
+    return giou_loss(to_corners(boxes)[..., None, :], to_corners(target_boxes)[:, None])

@@ -1,6 +1,7 @@
 """Clips of any length in bounded memory: windows over time, and their results as one."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,11 +23,6 @@ class Window:
         """The mapper output ``clip`` with the frames and the sound of this window only."""
         frames = slice(self.seen.start, self.seen.stop)
         return {**clip, "image": clip["image"][frames], "audio": clip["audio"][frames]}
-
-    def trim(self, result: dict[str, Any]) -> dict[str, Any]:
-        """What counts of the window's result, which has entries for each frame, or None."""
-        frames = slice(self.kept.start - self.seen.start, self.kept.stop - self.seen.start)
-        return {key: None if values is None else values[frames] for key, values in result.items()}
 
 
 def windows(length: int, size: int, overlap: int) -> list[Window]:
@@ -53,11 +49,22 @@ def windows(length: int, size: int, overlap: int) -> list[Window]:
     ]
 
 
-def join(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """Results of one clip's windows after each other; the parts are taken out of ``results``."""
-    joined = {}
-    for key in list(results[0]):
-        # One entry at a time: that of a long video is large.
-        parts = [result.pop(key) for result in results]
-        joined[key] = None if parts[0] is None else torch.cat(parts)
+def join(results: Iterable[tuple[Window, dict[str, Any]]]) -> dict[str, Any]:
+    """One result of a clip out of those of its windows, on the CPU: it may be long.
+
+    Args:
+        results: the windows in order of time, each with what the network said of the frames that it
+            saw: entries by frame, or None. They are asked for one by one and not kept.
+    """
+    joined: dict[str, Any] = {}
+    parts: dict[str, list] = {}
+    for window, result in results:
+        frames = slice(window.kept.start - window.seen.start, window.kept.stop - window.seen.start)
+        for key, values in result.items():
+            # A copy, so that the frames that are not kept can go.
+            kept = None if values is None else values[frames].to("cpu", copy=True)
+            parts.setdefault(key, []).append(kept)
+    for key in list(parts):
+        values = parts.pop(key)
+        joined[key] = None if values[0] is None else torch.cat(values)
     return joined

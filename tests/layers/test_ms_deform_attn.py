@@ -77,6 +77,16 @@ def test_at_cells_and_on_edges():
     torch.testing.assert_close(attend(value, locations, weights), loops(value, locations, weights))
 
 
+@pytest.mark.parametrize("shapes", [[(1, 1)], [(3, 5)], [(2, 2), (4, 6)]])
+def test_the_far_corner_of_the_last_level(shapes):
+    """Beyond the last cell of the last frame there is nothing, also where that level is widest."""
+    cells, levels = sum(h * w for h, w in shapes), len(shapes)
+    value, far = torch.ones(2, cells, 1, 4), torch.full((2, 1, 1, levels, 1, 2), 1e9)
+    arguments = (value, shapes, torch.tensor([[0], [1]]), torch.zeros(1, levels, 2))
+    result = ms_deform_attn(*arguments, far, torch.ones(2, 1, 1, levels, 1))
+    assert result.abs().max() == 0
+
+
 def test_gradients():
     leaves = [tensor.requires_grad_() for tensor in inputs()]
     assert torch.autograd.gradcheck(attend, leaves)

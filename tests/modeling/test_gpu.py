@@ -8,6 +8,12 @@ from tests.samples import make_clip, small_model
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
+@pytest.fixture
+def full_precision(monkeypatch):
+    """Convolutions of float32 numbers, not of their first 10 bits."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def on_gpu(*overrides):
     return small_model("MODEL.DEVICE", "cuda", *overrides)
 
@@ -53,7 +59,7 @@ def test_training_waits_in_the_criterion_alone(storage, no_waiting):
 
 
 @torch.no_grad()
-def test_the_gpu_gives_the_masks_of_the_cpu():
+def test_the_gpu_gives_the_masks_of_the_cpu(full_precision):
     model = small_model("MODEL.QDFORMER.CLASS_THRESHOLD", 0.0).eval()
     clip = make_clip(frames=3)
     (expected,) = model([clip])
@@ -63,7 +69,7 @@ def test_the_gpu_gives_the_masks_of_the_cpu():
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_gradients_of_the_gpu_are_those_of_the_cpu(storage, deterministic):
+def test_gradients_of_the_gpu_are_those_of_the_cpu(storage, full_precision, deterministic):
     model, clips = small_model().train(), [make_clip(frames=3), make_clip(frames=2, seed=1)]
     state = {name: value.clone() for name, value in model.state_dict().items()}
     gradients = []
@@ -76,6 +82,9 @@ def test_gradients_of_the_gpu_are_those_of_the_cpu(storage, deterministic):
             gradients.append({n: p.grad.cpu().clone() for n, p in model.named_parameters()})
     finally:
         torch.use_deterministic_algorithms(False)
+    largest = max(gradient.abs().max().item() for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
-        scale = gradient.abs().max().item() + 1e-6
-        torch.testing.assert_close(gradients[1][name], gradient, rtol=0.05, atol=0.02 * scale)
+        # A gradient that is zero but for rounding, as that of a bias before a normalisation, may be
+        # anything small.
+        tolerance = 0.02 * gradient.abs().max().item() + 1e-5 * largest
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=0.05, atol=tolerance)

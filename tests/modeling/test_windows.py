@@ -41,10 +41,9 @@ def test_join_undoes_cutting():
     parts = [part.cut(clip) for part in windows(7, 3, 1)]
     assert all(part["video_id"] == "a" for part in parts)
     results = [
-        window.trim({"sem_seg": part["image"], "scores": part["audio"], "local_codes": None})
-        for window, part in zip(windows(7, 3, 1), parts)
+        {"sem_seg": part["image"], "scores": part["audio"], "local_codes": None} for part in parts
     ]
-    joined = join(results)
+    joined = join(zip(windows(7, 3, 1), results))
     assert joined["sem_seg"].tolist() == list(range(7))
     assert joined["scores"].tolist() == list(range(0, 70, 10))
     assert joined["local_codes"] is None
