@@ -175,11 +175,14 @@ class AudioVisualSegmenter(nn.Module):
             return torch.autocast(device, torch.bfloat16)
         return contextlib.nullcontext()
 
+    @property
+    def size_divisibility(self) -> int:
+        """Of padded frames: each map of the pyramid has to be twice as large as the next one."""
+        return max(shape.stride for shape in self.backbone.output_shape().values())
+
     def collate(self, clips: list[dict]) -> ClipBatch:
         """Join mapper outputs to one batch on the model's device."""
-        # Each map of the pyramid has to be twice as large as the next one.
-        stride = max(shape.stride for shape in self.backbone.output_shape().values())
-        return ClipBatch.collate(clips, self.pixel_mean, self.pixel_std, stride)
+        return ClipBatch.collate(clips, self.pixel_mean, self.pixel_std, self.size_divisibility)
 
     def losses(self, predictions: Predictions, clips: list[dict], batch: ClipBatch) -> dict:
         """L_segm of the predictions: a dict of weighted scalars."""

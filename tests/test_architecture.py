@@ -29,6 +29,7 @@ ALLOWED = {
     "modeling": {"layers"},
     "segmenter": {"modeling", "layers"},
     "qdformer": {"segmenter", "modeling", "layers"},
+    "onnx_export": {"segmenter", "modeling", "layers"},
     "data": set(),
     "evaluation": {"data"},
     "visualization": {"data"},

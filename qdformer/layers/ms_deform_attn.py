@@ -45,6 +45,8 @@ def ms_deform_attn(
     Returns:
         (F, Q, heads * D) in the precision of ``value``.
     """
+    if torch.onnx.is_in_onnx_export():
+        return _by_grid_sample(value, shapes, neighbours, centres, offsets, weights)
     suits = value.is_cuda and centres.dtype == torch.float32
     if suits and ms_deform_attn_triton and not torch.are_deterministic_algorithms_enabled():
         return ms_deform_attn_triton(value, shapes, neighbours, centres, offsets, weights)
@@ -77,6 +79,27 @@ def ms_deform_attn_plain(
         (heads, stride * heads),
     )
     return summed.view(-1, queries, heads * value.shape[-1]).to(value.dtype)
+
+
+def _by_grid_sample(value, shapes, neighbours, centres, offsets, weights):
+    """The same in operators that ONNX has, level by level; the sizes may be symbols."""
+    frames, queries, heads, levels, points = weights.shape
+    sizes = _level_sizes(shapes, neighbours.shape[1], value.device)[:, None]
+    # Places from -1 to 1 over their level, (F * heads, Q, points, 2) for each level. Factors and
+    # summands are as large as the axes they run along: broadcasting pairs is slow here too.
+    scale = (2 / sizes).expand(-1, queries, -1)
+    start = (centres.transpose(0, 1) + 0.5) * scale - 1
+    scale, start = (part[:, :, None].expand(-1, -1, points, -1) for part in (scale, start))
+    places = (offsets.permute(0, 2, 3, 1, 4, 5) * scale + start).flatten(0, 1).unbind(1)
+    weights = weights.permute(0, 2, 3, 1, 4).flatten(0, 1).unbind(1)  # (F * heads, Q, points)
+    maps = value.permute(0, 2, 3, 1).split([h * w for h, w in shapes], dim=-1)
+    total = 0.0
+    for level in range(levels):
+        neighbour, size = divmod(level, len(shapes))
+        seen = maps[size][neighbours[:, neighbour]].flatten(0, 1).unflatten(-1, shapes[size])
+        read = F.grid_sample(seen, places[level], align_corners=False)  # (F * heads, D, Q, points)
+        total = total + (read * weights[level][:, None]).sum(-1)
+    return total.reshape(frames, -1, queries).transpose(1, 2)
 
 
 class _BilinearSum(torch.autograd.Function):
@@ -191,7 +214,9 @@ def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:
 
 def _level_sizes(shapes: Shapes, window: int, device: torch.device) -> Tensor:
     """(w, h) of each level of each neighbour, (W * levels, 2) int64."""
-    return _copied(tuple(tuple(shape) for shape in shapes), device).flip(-1).repeat(window, 1)
+    # No cache can hold the symbols that an export has for sizes.
+    copied = _copied.__wrapped__ if torch.onnx.is_in_onnx_export() else _copied
+    return copied(tuple(tuple(shape) for shape in shapes), device).flip(-1).repeat(window, 1)
 
 
 @functools.lru_cache(maxsize=256)

@@ -26,7 +26,7 @@ class AudioSemanticDecoder(nn.Module):
         Returns:
             (B, N, C) tokens.
         """
-        queries = prototypes.expand(len(audio), -1, -1)
+        queries = prototypes.expand(audio.shape[0], -1, -1)
         steps = torch.arange(audio.shape[1], device=audio.device)
         position = sine_position(steps, audio.shape[2])[None]
         return self.decoder(queries, audio, memory_position=position, memory_padding=padding)[-1]

@@ -107,7 +107,9 @@ class Codebook(nn.Module):
             codewords = self.codewords
             if self.unit_norm:
                 codewords = F.normalize(codewords, dim=-1)
-            codes = torch.cdist(continuous.flatten(0, -2), codewords).argmin(-1)
+            # Squared distances but for the token's own square, the same for all codewords.
+            distances = codewords.square().sum(-1) - 2 * continuous.flatten(0, -2) @ codewords.t()
+            codes = distances.argmin(-1)
             words = F.embedding(codes, codewords).view_as(continuous)
             loss = self.commitment * (words.detach() - continuous).square().sum(-1)
             if update and self.update_rule == "gradient":

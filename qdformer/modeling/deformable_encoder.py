@@ -93,7 +93,8 @@ class DeformableEncoder(nn.Module):
         Returns:
             F_v, with the levels ``in_features``.
         """
-        padded = bool((valid < 1).any())
+        # An exported network gets both kinds of frames.
+        padded = torch.onnx.is_in_onnx_export() or bool((valid < 1).any())
         maps = [proj(features[name]) for proj, name in zip(self.projections, self.in_features)]
         shapes = [tuple(level.shape[-2:]) for level in maps]
         channels, valid = maps[0].shape[1], valid.to(maps[0].device, non_blocking=True)

@@ -68,6 +68,14 @@ def test_equals_explicit_loops(spread):
     torch.testing.assert_close(attend(value, locations, weights), expected)
 
 
+@pytest.mark.parametrize("spread", [1.4, 20])
+def test_the_operators_of_an_onnx_export_give_the_same(spread, monkeypatch):
+    value, locations, weights = inputs(spread=spread)
+    expected = attend(value, locations, weights)
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    torch.testing.assert_close(attend(value, locations, weights), expected)
+
+
 def test_at_cells_and_on_edges():
     """Whole numbers are the cells themselves; one cell beyond the last one there is nothing."""
     value, locations, weights = inputs()
