@@ -24,5 +24,8 @@ setup(
     install_requires=[
         f"{name}>={version}" for name, version in DEPENDENCIES["MINIMUM_VERSIONS"].items()
     ],
-    extras_require={"test": ["pytest>=7.4", "hypothesis>=6.80", "ruff>=0.6"]},
+    extras_require={
+        "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"],
+        "test": ["pytest>=7.4", "hypothesis>=6.80", "ruff>=0.6"],
+    },
 )

@@ -26,7 +26,7 @@ METHODS = {
     "cuda": "torch.cuda.max_memory_allocated in a fresh process",
 }
 
-_TIMES = 4
+_TIMES = {"eval": 2, "train": 4}
 """The optimizer's state is there from the second step on, and holes between tensors grow later."""
 
 
@@ -74,7 +74,7 @@ def main() -> None:
     workload = Workload(**order["workload"])
     if order["run"]:
         run = RUNS[order["run"]](load_config(order["config_file"], []), workload)
-        for _ in range(_TIMES):
+        for _ in range(_TIMES[order["run"]]):
             run()
     on_gpu = workload.device == "cuda"
     peak = torch.cuda.max_memory_allocated() if on_gpu else _peak_resident_set()
