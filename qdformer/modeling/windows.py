@@ -1,6 +1,7 @@
 """Clips of any length in bounded memory: windows over time, and their results as one."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,11 +27,10 @@ class Window:
 
 
 def windows(length: int, size: int, overlap: int) -> list[Window]:
-    """Cover a clip with windows of one size, of which neighbours share frames.
+    """Cover a clip with as few windows as it takes, all of one length, evenly spread.
 
-    Each of two neighbours gives the result of its own half of what they share, where it has more
-    context. All frames of the last window are the clip's last ones, so that it is as long as the
-    others.
+    Neighbours share frames. Each of them gives the result of its own half of what they share, where
+    it has more context.
 
     Args:
         length: T, frames of the clip.
@@ -41,10 +41,12 @@ def windows(length: int, size: int, overlap: int) -> list[Window]:
         Windows in order of time, whose ``kept`` frames are each frame of the clip once; a single
         one if the clip fits it.
     """
-    starts = [*range(0, length - size, size - overlap), max(length - size, 0)]
+    count = max(1, math.ceil((length - overlap) / (size - overlap)))
+    size = math.ceil((length + (count - 1) * overlap) / count)
+    starts = [index * (length - size) // max(count - 1, 1) for index in range(count)]
     cuts = [(left + size + right) // 2 for left, right in zip(starts, starts[1:])]
     return [
-        Window(seen=range(start, min(start + size, length)), kept=range(first, last))
+        Window(seen=range(start, start + size), kept=range(first, last))
         for start, first, last in zip(starts, [0, *cuts], [*cuts, length])
     ]
 

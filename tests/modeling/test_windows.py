@@ -15,7 +15,11 @@ def test_by_hand():
     assert frames(3, 4, 2) == [([0, 1, 2], [0, 1, 2])]
     assert frames(4, 4, 2) == [([0, 1, 2, 3], [0, 1, 2, 3])]
     assert frames(6, 4, 2) == [([0, 1, 2, 3], [0, 1, 2]), ([2, 3, 4, 5], [3, 4, 5])]
-    assert frames(5, 2, 0) == [([0, 1], [0, 1]), ([2, 3], [2]), ([3, 4], [3, 4])]
+    assert frames(11, 10, 2) == [
+        (list(range(7)), list(range(5))),
+        (list(range(4, 11)), list(range(5, 11))),
+    ]
+    assert frames(5, 2, 0) == [([0, 1], [0]), ([1, 2], [1, 2]), ([3, 4], [3, 4])]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,9 @@ def test_every_frame_once_with_its_context(length, size, overlap):
     assert [frame for part in parts for frame in part.kept] == list(range(length))
     for part in parts:
         assert set(part.kept) <= set(part.seen) <= set(range(length))
-        assert len(part.seen) == min(size, length)
+        assert len(part.seen) == len(parts[0].seen) <= size
+    assert len(parts) == 1 or len(parts) == -(-(length - overlap) // (size - overlap))
+    assert (len(parts) == 1) == (length <= size)
     for left, right in zip(parts, parts[1:]):
         shared = set(left.seen) & set(right.seen)
         assert len(shared) >= overlap
