@@ -1,5 +1,8 @@
 """The one error that is the user's to mend."""
 
+import tempfile
+from pathlib import Path
+
 
 class InputError(ValueError):
     """Something handed in from outside cannot be used: a path, a file's content, a config key.
@@ -13,3 +16,22 @@ class InputError(ValueError):
 def sentence(error: InputError) -> str:
     """The sentence of an error, also of one that a data loader's process wrapped in a traceback."""
     return str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
+
+
+def make_folder(folder: str | Path, given: str) -> None:
+    """Make a folder for results, before any work is done for them.
+
+    Args:
+        folder: may be there already; "" is the current one.
+        given: how the message begins, which goes on "cannot be written".
+
+    Raises:
+        InputError: it cannot be made, or no file in it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder or None).close()
+    except OSError as error:
+        raise InputError(
+            f"{given} cannot be written ({error.strerror}); choose another folder"
+        ) from error

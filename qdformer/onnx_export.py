@@ -6,7 +6,6 @@ import functools
 import importlib.util
 import json
 import logging
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qdformer.errors import InputError
+from qdformer.errors import InputError, make_folder
 from qdformer.modeling.clip_batch import ClipBatch
 from qdformer.modeling.codebook import Quantized
 from qdformer.modeling.inference import Thresholds, segment_clip
 from qdformer.modeling.mask_decoder import Predictions
-from qdformer.modeling.windows import join, windows
+from qdformer.modeling.windows import segment_windows
 from qdformer.segmenter import AudioVisualSegmenter
 
 METADATA = "qdformer"
@@ -58,7 +57,7 @@ def export_onnx(
             "the model was accelerated for inference in bfloat16, which ONNX export does not know; "
             "export it before, or with MODEL.QDFORMER.FAST_INFERENCE False"
         )
-    _check_folder(Path(path))
+    make_folder(Path(path).parent, f"{path}: its folder")
     program = _translate(_Network(model), model.size_divisibility)
     program.model.metadata_props[METADATA] = json.dumps(
         {
@@ -121,13 +120,7 @@ class OnnxSegmenter:
         Returns:
             One dict a clip, see :meth:`~qdformer.segmenter.AudioVisualSegmenter.inference`.
         """
-        return [
-            join(
-                (window, self._segment(window.cut(clip)))
-                for window in windows(len(clip["image"]), self.window, self.overlap)
-            )
-            for clip in clips
-        ]
+        return [segment_windows(self._segment, clip, self.window, self.overlap) for clip in clips]
 
     def _segment(self, clip: dict) -> dict[str, Any]:
         batch = ClipBatch.collate([clip], self.pixel_mean, self.pixel_std, self.size_divisibility)
@@ -267,16 +260,6 @@ def _open_session(path: str | Path, providers: Sequence[str]):
         raise InputError(
             f"{path}: cannot be read as ONNX ({type(error).__name__}); write it with "
             "projects/QDFormer/export_onnx.py"
-        ) from error
-
-
-def _check_folder(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise InputError(
-            f"{path}: its folder cannot be written ({error.strerror}); choose another one"
         ) from error
 
 

@@ -22,7 +22,7 @@ from qdformer.modeling.inference import Thresholds, segment_clip
 from qdformer.modeling.mask_decoder import MaskDecoder, Predictions
 from qdformer.modeling.matcher import LossWeights
 from qdformer.modeling.vggish import AudioEncoder, VGGish
-from qdformer.modeling.windows import join, windows
+from qdformer.modeling.windows import segment_windows
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +39,11 @@ def in_windows(forward: Callable) -> Callable:
         with model.precision():
             if model.training or all(len(clip["image"]) <= model.window for clip in clips):
                 return forward(model, clips)
-            return [
-                join(
-                    (window, forward(model, [window.cut(clip)])[0])
-                    for window in windows(len(clip["image"]), model.window, model.overlap)
-                )
-                for clip in clips
-            ]
+
+            def segment(part: dict) -> dict:
+                return forward(model, [part])[0]
+
+            return [segment_windows(segment, clip, model.window, model.overlap) for clip in clips]
 
     return run
 

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MapDataset, MetadataCatalog
 from torch.utils.data import DataLoader
 
 from qdformer.benchmark.options import BenchmarkOptions
-from qdformer.benchmark.timing import CPUClock, spread, time_in_turn
+from qdformer.benchmark.timing import FEW_REPEATS, FEW_WARMUP, CPUClock, spread, time_in_turn
 from qdformer.data.avsbench import register_avs
 from qdformer.data.compose import ComposeOptions, compose
 from qdformer.data.dataset_mapper import AVSDatasetMapper
@@ -23,7 +23,6 @@ CLIPS = 24
 WORKERS = (1, 2)
 
 _PASSES = 2
-_MOST_REPEATS, _WARMUP = 3, 1
 
 
 def measure_data(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
@@ -126,8 +125,8 @@ def _mapper_rate(mapper, records: list[dict], repeats: int, title: str) -> dict[
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a loader's process
     try:
-        repeats = min(repeats, _MOST_REPEATS)
-        seconds = time_in_turn({"mapper": read_all}, CPUClock(), repeats, title, _WARMUP)
+        repeats = min(repeats, FEW_REPEATS)
+        seconds = time_in_turn({"mapper": read_all}, CPUClock(), repeats, title, FEW_WARMUP)
     finally:
         torch.set_num_threads(threads)
     return spread([len(records) / lap for lap in seconds["mapper"]])

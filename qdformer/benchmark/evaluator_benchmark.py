@@ -11,7 +11,7 @@ import torch
 
 from qdformer.benchmark.blobs import moving_blobs
 from qdformer.benchmark.options import BenchmarkOptions
-from qdformer.benchmark.timing import CPUClock, spread, time_in_turn
+from qdformer.benchmark.timing import FEW_REPEATS, FEW_WARMUP, CPUClock, spread, time_in_turn
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
 from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
 from qdformer.evaluation.metrics import boundary_f
@@ -23,7 +23,6 @@ FRAMES, OBJECTS = 10, 3
 
 _CLASSES = 70
 _BLUR = 0.01
-_MOST_REPEATS, _WARMUP = 3, 1
 
 
 def measure_evaluators(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
@@ -42,8 +41,8 @@ def measure_evaluators(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any
         name = f"{size[1]} x {size[0]}"
         with tempfile.TemporaryDirectory() as folder:
             runs = _runs(*scored_clip(Path(folder), size))
-            repeats = min(options.repeats, _MOST_REPEATS)
-            seconds = time_in_turn(runs, CPUClock(), repeats, f"evaluators, {name}", _WARMUP)
+            repeats = min(options.repeats, FEW_REPEATS)
+            seconds = time_in_turn(runs, CPUClock(), repeats, f"evaluators, {name}", FEW_WARMUP)
         result[name] = {
             key: spread([FRAMES / lap for lap in laps]) for key, laps in seconds.items()
         }

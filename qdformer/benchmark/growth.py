@@ -7,12 +7,17 @@ from typing import Any
 from qdformer.benchmark.memory import peak_memory
 from qdformer.benchmark.options import BenchmarkOptions, Workload
 from qdformer.benchmark.runs import EvalForward, Reference
-from qdformer.benchmark.timing import REFERENCE, clock_of, relative, time_in_turn
+from qdformer.benchmark.timing import (
+    FEW_REPEATS,
+    FEW_WARMUP,
+    REFERENCE,
+    clock_of,
+    relative,
+    time_in_turn,
+)
 
 REFERENCE_FRAMES, REFERENCE_SIZE = 5, 224
 """What ResNet-50 gets beside every point."""
-
-_MOST_REPEATS, _WARMUP = 3, 1
 
 
 def measure_growth(cfg, options: BenchmarkOptions) -> Iterator[list[dict[str, Any]]]:
@@ -31,7 +36,7 @@ def measure_growth(cfg, options: BenchmarkOptions) -> Iterator[list[dict[str, An
     workloads += [replace(base, size=size) for size in options.growth_sizes]
     points = []
     for workload in dict.fromkeys(workloads):
-        times = _times(cfg, workload, min(options.repeats, _MOST_REPEATS))
+        times = _times(cfg, workload, min(options.repeats, FEW_REPEATS))
         memory = peak_memory(cfg, workload, "eval")
         points.append({"frames": workload.frames, "size": workload.size, "memory": memory, **times})
         yield points
@@ -41,5 +46,5 @@ def _times(cfg, workload: Workload, repeats: int) -> dict[str, dict[str, float]]
     reference = replace(workload, frames=REFERENCE_FRAMES, size=REFERENCE_SIZE, batch=1)
     runs = {REFERENCE: Reference(reference), "eval": EvalForward(cfg, workload)}
     title = f"growth, {workload.frames} x {workload.size} x {workload.size}"
-    seconds = time_in_turn(runs, clock_of(workload.device), repeats, title, _WARMUP)
+    seconds = time_in_turn(runs, clock_of(workload.device), repeats, title, FEW_WARMUP)
     return relative(seconds["eval"], seconds[REFERENCE])

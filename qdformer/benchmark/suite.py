@@ -1,6 +1,5 @@
 """Runs measures one after the other and keeps what they found."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from qdformer.benchmark.model_benchmark import (
 )
 from qdformer.benchmark.options import BenchmarkOptions, Workload
 from qdformer.benchmark.report import FORMAT, comparison, load_result, save_result, stage_table
-from qdformer.errors import InputError
+from qdformer.errors import InputError, make_folder
 
 MEASURES = {
     "eval": measure_eval,
@@ -92,14 +91,7 @@ def _begin(options: BenchmarkOptions) -> dict[str, Any]:
         "machine": describe_machine(options.workload.device),
         "results": {},
     }
-    try:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=options.output.parent).close()
-    except OSError as error:
-        raise InputError(
-            f"--output is {options.output}, which cannot be written ({error.strerror}); choose "
-            "another folder"
-        ) from error
+    make_folder(options.output.parent, f"--output is {options.output}, which")
     if options.output.exists():
         before = load_result(options.output)
         commit = result["machine"]["commit"]

@@ -12,6 +12,9 @@ from tqdm import tqdm
 REFERENCE = "reference"
 WARMUP = 2
 
+FEW_REPEATS, FEW_WARMUP = 3, 1
+"""The most rounds, and those before them, of what takes long."""
+
 
 class Clock(Protocol):
     """Marks points in the work of a device and tells the seconds between two of them."""

@@ -1,15 +1,13 @@
 """Settings that cannot work, named in the config's own words before anything is built."""
 
 import math
-import tempfile
-from pathlib import Path
 
 import timm
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
-from qdformer.errors import InputError
+from qdformer.errors import InputError, make_folder
 from qdformer.modeling.codebook import UPDATE_RULES
 from qdformer.modeling.criterion import PIXEL_LOSSES
 
@@ -100,14 +98,7 @@ def check_machine(cfg: CfgNode, num_gpus: int) -> None:
         )
     if cfg.SOLVER.AMP.ENABLED and device.type != "cuda":
         raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
-    try:
-        Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=cfg.OUTPUT_DIR or None).close()
-    except OSError as error:
-        raise InputError(
-            f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, which cannot be written ({error.strerror}); choose "
-            "another folder"
-        ) from error
+    make_folder(cfg.OUTPUT_DIR, f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, which")
 
 
 def _check_widths(cfg: CfgNode) -> None:

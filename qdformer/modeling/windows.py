@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -49,6 +49,24 @@ def windows(length: int, size: int, overlap: int) -> list[Window]:
         Window(seen=range(start, start + size), kept=range(first, last))
         for start, first, last in zip(starts, [0, *cuts], [*cuts, length])
     ]
+
+
+def segment_windows(
+    segment: Callable[[dict[str, Any]], dict[str, Any]],
+    clip: dict[str, Any],
+    size: int,
+    overlap: int,
+) -> dict[str, Any]:
+    """Segment a clip window by window, see :func:`windows` and :func:`join`.
+
+    Args:
+        segment: a mapper output of at most ``size`` frames to its result.
+        clip: a mapper output of any length.
+        size: the most frames of a window.
+        overlap: frames that two neighbours share, at least.
+    """
+    parts = windows(len(clip["image"]), size, overlap)
+    return join((window, segment(window.cut(clip))) for window in parts)
 
 
 def join(results: Iterable[tuple[Window, dict[str, Any]]]) -> dict[str, Any]:
