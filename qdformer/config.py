@@ -26,6 +26,8 @@ def add_qdformer_config(cfg: CN) -> None:
 
     # Learning rate of the visual backbone, as a fraction of BASE_LR.
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
+    # The newest checkpoints that stay on disk, beside the best and the final one; 0 for all.
+    cfg.SOLVER.KEEP_CHECKPOINTS = 3
     # At inference a longer clip goes through the network in windows of this many frames; neighbours
     # share some frames for their context.
     cfg.TEST.WINDOW = 10

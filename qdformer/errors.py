@@ -1,5 +1,6 @@
 """The one error that is the user's to mend."""
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -13,9 +14,21 @@ class InputError(ValueError):
     """
 
 
-def sentence(error: InputError) -> str:
-    """The sentence of an error, also of one that a data loader's process wrapped in a traceback."""
-    return str(error).strip().splitlines()[-1].removeprefix(f"{__name__}.InputError: ")
+_OWN_LINE = re.compile(r"^qdformer\.[\w.]+: ")
+
+
+def is_input_error(error: Exception) -> bool:
+    """Whether an error is an :class:`InputError`, or another process's text of one."""
+    return isinstance(error, InputError) or _OWN_LINE.match(_last_line(error)) is not None
+
+
+def sentence(error: Exception) -> str:
+    """The sentence of an error, also of one that another process wrapped in a traceback."""
+    return _OWN_LINE.sub("", _last_line(error))
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
 
 
 def make_folder(folder: str | Path, given: str) -> None:

@@ -1,7 +1,6 @@
 """Results as JSON, and as tables."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from qdformer.errors import InputError
+from qdformer.whole_file import whole_file
 
 FORMAT = "qdformer benchmark 1"
 
@@ -18,9 +18,8 @@ GIGABYTE = 1e9
 
 def save_result(result: dict[str, Any], path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 def load_result(path: Path) -> dict[str, Any]:

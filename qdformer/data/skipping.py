@@ -2,7 +2,7 @@
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ class SkipUnreadable:
         """
         self.mapper, self.records = mapper, records
         self.skipped_file = Path(skipped_file)
-        self.unreadable = set()
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """Map ``record``, or the first other one that can be read.
@@ -36,18 +35,20 @@ class SkipUnreadable:
         Raises:
             InputError: no clip of the data set can be read.
         """
-        while True:
+        for candidate in self._candidates(record):
             try:
-                return self.mapper(record)
+                return self.mapper(candidate)
             except InputError as error:
-                self._skip(record["video_id"], error)
-            readable = [r for r in self.records if r["video_id"] not in self.unreadable]
-            if not readable:
-                raise InputError(f"no clip can be read; {self.skipped_file} names the reasons")
-            record = random.choice(readable)
+                self._skip(candidate["video_id"], error)
+        raise InputError(f"no clip can be read; {self.skipped_file} names the reasons")
+
+    def _candidates(self, record: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        # All of them, also those that were skipped before: a run that was cut off has forgotten.
+        yield record
+        others = [other for other in self.records if other["video_id"] != record["video_id"]]
+        yield from random.sample(others, len(others))
 
     def _skip(self, video_id: str, error: InputError) -> None:
         logger.warning("skipped clip %s: %s", video_id, error)
-        self.unreadable.add(video_id)
         with self.skipped_file.open("a") as file:
             file.write(f"{video_id}\t{error}\n")

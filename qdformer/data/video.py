@@ -3,7 +3,6 @@
 import math
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from qdformer.data.audio import SAMPLE_RATE
 from qdformer.errors import InputError
+from qdformer.whole_file import whole_file
 
 # Pictures a second that a file has at least: several players stutter, or show nothing, at 1.
 MIN_CONTAINER_RATE = 10
@@ -55,7 +55,7 @@ def write_video(
         raise InputError(f"{path}: {fps} frames per second given; the rate must be positive.")
     frames = _checked(path, frames)
     with (
-        _complete_or_absent(path) as partial,
+        whole_file(path) as partial,
         av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container,
     ):
         _encode(container, frames, Fraction(fps).limit_denominator(1001), waveform, sample_rate)
@@ -81,17 +81,6 @@ def _checked(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     first = check(first, 0, np.shape(first))
     rest = (check(frame, index, first.shape) for index, frame in enumerate(frames, start=1))
     return chain([first], rest)
-
-
-@contextmanager
-def _complete_or_absent(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to: renamed at the end, removed if something goes wrong."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode(

@@ -1,5 +1,7 @@
 """Checkpoints: complete ones for resuming and evaluating, partial ones to start from."""
 
+import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -7,24 +9,121 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from qdformer.engine.non_finite import all_finite
+from qdformer.engine.weights import read_weights
 from qdformer.errors import InputError
 from qdformer.modeling.backbone import TimmBackbone
+from qdformer.whole_file import whole_file
+
+logger = logging.getLogger(__name__)
+
+
+class UnreadableCheckpoint(InputError):
+    """The file is damaged, or no checkpoint at all."""
 
 
 class AVSCheckpointer(DetectionCheckpointer):
-    """Detectron2's checkpointer that refuses weights of another architecture in one sentence."""
+    """Detectron2's checkpointer, whose files are whole or absent, and verified when read.
 
-    def __init__(self, model: nn.Module, save_dir: str = "", *, complete: bool = False, **others):
+    Weights of another architecture are refused in one sentence.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        save_dir: str = "",
+        *,
+        complete: bool = False,
+        keep: int = 0,
+        **others,
+    ):
         """
         Args:
             model: where to load to.
             save_dir: where to save to.
             complete: a loaded file must hold every weight of the model, as for evaluation;
                 otherwise it may hold a part, such as the backbone, to start training from.
+            keep: the newest checkpoints that stay, of those with an iteration in their name; 0 for
+                all.
             others: see Detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
-        self.complete = complete
+        self.complete, self.keep = complete, keep
+
+    def save(self, name: str, **others: Any) -> None:
+        """Write ``{name}.pth`` with the model and everything else that is checkpointed.
+
+        Args:
+            name: of the file, e.g. model_0000999.
+            others: more to keep.
+
+        Raises:
+            InputError: the weights are not finite, or the file cannot be written, as on a full
+                disk. Earlier checkpoints are what they were.
+        """
+        if not self.save_dir or not self.save_to_disk:
+            return
+        state = {"model": self.model.state_dict()}
+        path = Path(self.save_dir, f"{name}.pth")
+        good = f"{self.save_dir}: the last good checkpoint is {self._tagged() or 'none'}"
+        if not all_finite(state["model"]):
+            raise InputError(
+                f"{path}: not written, because some weights are NaN or infinite ({good}); lower "
+                "SOLVER.BASE_LR, then go on with --resume"
+            )
+        state |= {key: part.state_dict() for key, part in self.checkpointables.items()} | others
+        self.logger.info("Saving checkpoint to %s", path)
+        try:
+            with whole_file(path) as partial, partial.open("wb") as file:
+                torch.save(state, file)
+            self.tag_last_checkpoint(path.name)
+        except (OSError, RuntimeError) as error:
+            # torch buries the reason of a failed write under one of its own.
+            reason = error.__context__ if isinstance(error.__context__, OSError) else error
+            raise InputError(
+                f"{path}: cannot be written ({reason}; {good}); make room, then go on with --resume"
+            ) from error
+        for old in self._numbered()[self.keep :] if self.keep else ():
+            old.unlink(missing_ok=True)
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        """Name the checkpoint that ``--resume`` follows."""
+        with whole_file(Path(self.save_dir, "last_checkpoint")) as partial:
+            partial.write_text(last_filename_basename)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Load the run's newest checkpoint that can be read, or ``path`` if there is none.
+
+        Raises:
+            InputError: the run has checkpoints, and none can be read; or see :meth:`load`.
+        """
+        if not (resume and self.has_checkpoint()):
+            return self.load(path, checkpointables=[])
+        damaged = []
+        for candidate in self._candidates():
+            try:
+                return self.load(str(candidate))
+            except UnreadableCheckpoint as error:
+                logger.warning("%s; the checkpoint before it is tried", error)
+                damaged.append(candidate.name)
+        raise InputError(
+            f"{self.save_dir}: no checkpoint can be read ({', '.join(damaged)}); start again in "
+            "another OUTPUT_DIR"
+        )
+
+    def _tagged(self) -> str:
+        return Path(self.get_checkpoint_file()).name if self.has_checkpoint() else ""
+
+    def _numbered(self) -> list[Path]:
+        """Checkpoints with an iteration in their name, the newest first."""
+        files = Path(self.save_dir).glob("model_*.pth")
+        return sorted((f for f in files if re.fullmatch(r"model_\d+", f.stem)), reverse=True)
+
+    def _candidates(self) -> list[Path]:
+        """Checkpoints to resume from, the best first."""
+        final = Path(self.save_dir, "model_final.pth")
+        files = [Path(self.get_checkpoint_file()), *self._numbered(), final]
+        return [file for file in dict.fromkeys(files) if file.is_file()]
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:
         """Load ``path``; see Detectron2's checkpointer.
@@ -44,14 +143,9 @@ class AVSCheckpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:
-            loaded = super()._load_file(filename)
-            loaded["model"].keys()
-            return loaded
-        except Exception as error:  # torch and pickle raise what they like on a broken file
-            raise InputError(
-                f"{filename}: cannot be read as a checkpoint ({type(error).__name__}); expected a "
-                ".pth that this project wrote or Detectron2's .pkl of a backbone"
-            ) from error
+            return read_weights(filename)
+        except InputError as error:
+            raise UnreadableCheckpoint(str(error)) from error
 
     def _load_model(self, checkpoint: dict[str, Any]):
         # A file without its modules' versions never misses the counters of batch normalisation.
@@ -96,14 +190,8 @@ def load_vggish(model: nn.Module, path: str) -> None:
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; MODEL.AUDIO.WEIGHTS must name VGGish's weights")
     vggish = model.audio_encoder.vggish
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    except Exception as error:
-        raise InputError(
-            f"{path}: cannot be read as VGGish weights ({type(error).__name__}); expected a file "
-            "of tensors such as vggish-10086976.pth"
-        ) from error
+    weights = read_weights(path)["model"]
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
     expected = {key: tuple(value.shape) for key, value in vggish.state_dict().items()}
     if shapes != expected:
         key = next(k for k in [*expected, *shapes] if shapes.get(k) != expected.get(k))

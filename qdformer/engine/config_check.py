@@ -25,12 +25,16 @@ LEAST = {
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
     "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.KEEP_CHECKPOINTS": 0,
     "TEST.EVAL_PERIOD": 0,
     "TEST.NUM_SHEETS": 0,
     "TEST.WINDOW": 1,
     "TEST.WINDOW_OVERLAP": 0,
     "DATALOADER.NUM_WORKERS": 0,
 }
+
+# What Detectron2's get_norm knows.
+NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
 RANGES = {
     "MODEL.QDFORMER.CODEBOOK.DECAY": (0, 1),
@@ -58,6 +62,7 @@ def check_config(cfg: CfgNode) -> None:
             raise InputError(f"{key} is {_value(cfg, key)}; it must lie in {low} to {high}")
     _check_choices(cfg)
     _check_widths(cfg)
+    _check_pixels(cfg)
     model = cfg.MODEL.QDFORMER
     # Positions take 4 channels each, heads share the channels, GroupNorm has 32 groups.
     unit = math.lcm(4 * model.NUM_HEADS, 32 if cfg.MODEL.FPN.NORM == "GN" else 1)
@@ -70,6 +75,11 @@ def check_config(cfg: CfgNode) -> None:
         raise InputError(
             f"TEST.WINDOW_OVERLAP is {cfg.TEST.WINDOW_OVERLAP}; it must be below TEST.WINDOW, "
             f"{cfg.TEST.WINDOW}"
+        )
+    if cfg.SOLVER.KEEP_CHECKPOINTS == 1:
+        raise InputError(
+            "SOLVER.KEEP_CHECKPOINTS is 1; it must be 0, for all, or at least 2, since the one "
+            "before is used where the last is damaged"
         )
     if not (model.QUANTIZATION or model.RECOMBINATION or not model.LOCAL_CALIBRATION):
         raise InputError(
@@ -108,11 +118,32 @@ def _check_widths(cfg: CfgNode) -> None:
             f"MODEL.AUDIO: CONV_DIMS {audio.CONV_DIMS} must name 4 widths and FC_DIMS "
             f"{audio.FC_DIMS} at least one, all of them at least 1"
         )
-    if not levels or levels != sorted(set(levels)) or "res2" in levels:
+    if audio.NORM == "GN" and any(width % 32 for width in audio.CONV_DIMS):
+        raise InputError(
+            f"MODEL.AUDIO.NORM is GN, which needs multiples of 32 in CONV_DIMS, {audio.CONV_DIMS}"
+        )
+    if not levels or levels != ["res3", "res4", "res5"][: len(levels)]:
         raise InputError(
             f"MODEL.QDFORMER.ENCODER.IN_FEATURES is {levels}; it must name maps from res3 to res5, "
-            "the finest first"
+            "the finest first and none left out, since Detectron2's FPN needs strides that follow "
+            "each other from res2"
         )
+    resnets = cfg.MODEL.RESNETS
+    if resnets.DEPTH in (18, 34) and resnets.RES2_OUT_CHANNELS != 64:
+        raise InputError(
+            f"MODEL.RESNETS.RES2_OUT_CHANNELS is {resnets.RES2_OUT_CHANNELS}; with DEPTH "
+            f"{resnets.DEPTH} it must be 64"
+        )
+
+
+def _check_pixels(cfg: CfgNode) -> None:
+    for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
+        values = _value(cfg, key)
+        numbers = all(type(value) in (int, float) and math.isfinite(value) for value in values)
+        positive = numbers and (key == "MODEL.PIXEL_MEAN" or min(values, default=0) > 0)
+        if len(values) != 3 or not positive:
+            wanted = "numbers" if key == "MODEL.PIXEL_MEAN" else "numbers above 0"
+            raise InputError(f"{key} is {values}; it must be three {wanted}, one a channel")
 
 
 def _check_choices(cfg: CfgNode) -> None:
@@ -123,10 +154,19 @@ def _check_choices(cfg: CfgNode) -> None:
         "MODEL.QDFORMER.LOSS.PIXEL": PIXEL_LOSSES,
         "INPUT.RANDOM_FLIP": ("none", "horizontal"),
         "INPUT.FORMAT": ("RGB", "BGR"),
+        "MODEL.FPN.NORM": NORMS,
+        "MODEL.RESNETS.NORM": NORMS,
+        "MODEL.AUDIO.NORM": NORMS,
+        "MODEL.RESNETS.DEPTH": (18, 34, 50, 101, 152),
+        "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
+        "SOLVER.WARMUP_METHOD": ("constant", "linear"),
+        "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": ("value", "norm"),
+        "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RandomSubsetTrainingSampler"),
     }
     for key, allowed in choices.items():
         if _value(cfg, key) not in allowed:
-            raise InputError(f"{key} is {_value(cfg, key)!r}; allowed: {', '.join(allowed)}")
+            names = ", ".join(str(name) or '""' for name in allowed)
+            raise InputError(f"{key} is {_value(cfg, key)!r}; allowed: {names}")
     name = cfg.MODEL.TIMM.NAME
     if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone" and not timm.is_model(name):
         raise InputError(

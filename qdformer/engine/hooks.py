@@ -1,13 +1,19 @@
-"""What happens beside the training steps: memory, pictures, the names of clips left out."""
+"""What happens beside the training steps: seeds, memory, pictures, ends before the last step."""
 
 import logging
+import os
+import signal
+import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+
+from qdformer.engine.non_finite import step_seed
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +24,110 @@ class GradientRelease(HookBase):
     def after_step(self) -> None:
         """The next forward is where the most memory is needed."""
         self.trainer.optimizer.zero_grad(set_to_none=True)
+
+
+class StepSeed(HookBase):
+    """Makes what the model draws in a step a function of the run's seed and the iteration."""
+
+    def before_step(self) -> None:
+        """What was drawn before, by an evaluation or by a run that was cut off, has no part."""
+        seed_all_rng(step_seed(self.trainer.seed, self.trainer.iter))
+
+
+class Stopped(SystemExit):
+    """The run was asked to stop; its exit code says that it can be resumed."""
+
+    def __init__(self):
+        super().__init__(os.EX_TEMPFAIL)
+
+
+class StopRequest(HookBase):
+    """Ends the run after the current step on SIGTERM or Ctrl-C; the second Ctrl-C kills.
+
+    It comes after the hooks that belong to the step and before the evaluation, which a single
+    process leaves at once: its result would be lost and is computed again by who resumes.
+    """
+
+    def __init__(self):
+        self.asked = self.immediate = False
+        self.handlers = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self.handlers[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+
+    def before_step(self) -> None:
+        """From here on the step is finished first."""
+        self.immediate = False
+
+    def after_step(self) -> None:
+        """Stop, if any process was asked to.
+
+        Raises:
+            Stopped: the step is complete but for its evaluation.
+        """
+        if any(comm.all_gather(self.asked)):
+            raise Stopped
+        self.immediate = comm.get_world_size() == 1
+
+    def _ask(self, number: int, _frame) -> None:
+        signal.signal(number, self.handlers[number])
+        logger.warning("%s: saving and stopping", signal.Signals(number).name)
+        if self.immediate:
+            raise Stopped
+        self.asked = True
+
+
+class StepRecord(HookBase):
+    """Remembers which steps are complete with their evaluation, and completes the one that is not.
+
+    Checkpoints are written before the evaluation of their step. A run that is killed in between
+    evaluates when it is resumed; one that is killed later does not have to. After the last step
+    there are two checkpoints, of which a kill may leave the first alone.
+    """
+
+    def __init__(self, evaluation: Sequence[HookBase], period: int):
+        """
+        Args:
+            evaluation: the hooks of a step that come after its checkpoint.
+            period: iterations between evaluations; 0 for none.
+        """
+        self.evaluation, self.period = evaluation, period
+        self.completed = 0
+
+    def before_train(self) -> None:
+        """Complete the step after which the checkpoint was written."""
+        trainer = self.trainer
+        if trainer.start_iter >= trainer.max_iter:
+            trainer.checkpointer.save("model_final", iteration=trainer.start_iter - 1)
+        elif self.completed < trainer.start_iter:
+            trainer.iter = trainer.storage.iter = trainer.start_iter - 1
+            for hook in self.evaluation:
+                hook.after_step()
+            self.after_step()
+            trainer.iter = trainer.storage.iter = trainer.start_iter
+
+    def after_step(self) -> None:
+        """Keep the result of an evaluation."""
+        self.completed = self.trainer.iter + 1
+        if self.period and self.completed % self.period == 0 and (
+            self.completed != self.trainer.max_iter
+        ):  # fmt: skip
+            self.trainer.save()
+
+    def state_dict(self) -> dict[str, int]:
+        """What the checkpoint keeps."""
+        return {"completed": self.completed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Take up what the checkpoint kept."""
+        self.completed = state["completed"]
 
 
 class SheetWriter(HookBase):

@@ -34,19 +34,35 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     """
     cfg = get_cfg()
     add_qdformer_config(cfg)
-    if config_file and not Path(config_file).is_file():
-        raise InputError(f"{config_file}: no such config file; see configs/ for those that exist")
     try:
         if config_file:
+            _check_chain(Path(config_file))
             cfg.merge_from_file(config_file, allow_unsafe=False)
         cfg.merge_from_list(overrides)
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OSError,
-            yaml.YAMLError) as error:  # fmt: skip
+            RecursionError, yaml.YAMLError) as error:  # fmt: skip
+        if isinstance(error, InputError):
+            raise
         reason = " ".join(str(error).split())
         raise InputError(
             f"{config_file} or the command line: {reason}; qdformer/config.py lists QDFormer's keys"
         ) from error
     return cfg
+
+
+def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
+    """Refuse what would not end: configs that are based on themselves, aliases of aliases."""
+    if not config_file.is_file():
+        raise InputError(f"{config_file}: no such config file; see configs/ for those that exist")
+    if config_file in based_on_it:
+        raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
+    text = config_file.read_text()
+    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+        raise InputError(f"{config_file}: has aliases (*name); write out what they stand for")
+    content = yaml.safe_load(text)
+    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
+    for base in [bases] if isinstance(bases, str) else bases:
+        _check_chain(config_file.parent / Path(base).expanduser(), (*based_on_it, config_file))
 
 
 def register_roots(roots: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Detectron2's trainer with audio-visual data, evaluators, pictures and complete checkpoints."""
 
+import errno
 import logging
 import os
 import weakref
@@ -12,10 +13,10 @@ from detectron2.data import (
     DatasetCatalog,
     MetadataCatalog,
     build_detection_test_loader,
-    build_detection_train_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.engine import DefaultTrainer, HookBase
+from detectron2.data.samplers import RandomSubsetTrainingSampler, TrainingSampler
+from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -23,8 +24,19 @@ from torch import nn
 
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.skipping import SkipUnreadable
+from qdformer.data.train_loader import TrainLoader
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
-from qdformer.engine.hooks import BestCheckpointer, GradientRelease, SheetWriter, SkippedClipsReport
+from qdformer.engine.hooks import (
+    BestCheckpointer,
+    GradientRelease,
+    SheetWriter,
+    SkippedClipsReport,
+    StepRecord,
+    StepSeed,
+    Stopped,
+    StopRequest,
+)
+from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
 from qdformer.engine.optimizer import build_optimizer
 from qdformer.errors import InputError
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
@@ -45,20 +57,30 @@ class Trainer(DefaultTrainer):
         Args:
             cfg: a frozen config, see :func:`qdformer.engine.setup.setup`.
         """
-        # Before the loader's processes, which start at once, write to it.
-        Path(skipped_file(cfg)).unlink(missing_ok=True)
+        # Drawn once for all processes; a resumed run takes its own from the checkpoint.
+        self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
+        self.stop_request = StopRequest()
+        self.taken = 0
         super().__init__(cfg)
 
     def resume_or_load(self, resume: bool = True) -> None:
         """Continue the run in ``OUTPUT_DIR``, or start from the weights that the config names.
 
         Raises:
-            InputError: what is to be loaded is missing, damaged or of another architecture.
+            InputError: what is to be loaded is missing, damaged or of another architecture, or a
+                new run would overwrite the checkpoints of an earlier one.
         """
-        resuming = resume and self.checkpointer.has_checkpoint()
-        self.checkpointer.complete = resuming
-        if not resuming and self.cfg.MODEL.AUDIO.WEIGHTS:
-            load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
+        has_checkpoint = self.checkpointer.has_checkpoint()
+        if has_checkpoint and not resume:
+            raise InputError(
+                f"OUTPUT_DIR is {self.cfg.OUTPUT_DIR}, which holds the checkpoints of a run; add "
+                "--resume to continue it or choose another folder"
+            )
+        self.checkpointer.complete = has_checkpoint
+        if not has_checkpoint:
+            Path(skipped_file(self.cfg)).unlink(missing_ok=True)
+            if self.cfg.MODEL.AUDIO.WEIGHTS:
+                load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
         try:
             super().resume_or_load(resume)
         except ValueError as error:
@@ -68,18 +90,51 @@ class Trainer(DefaultTrainer):
                 f"{self.cfg.OUTPUT_DIR}: the run trained other parameters than this config "
                 f"({error}); resume it with its own {self.cfg.OUTPUT_DIR}/config.yaml"
             ) from error
+        self.taken = self.start_iter
 
     def train(self):
-        """Train; what cannot be read on the way, such as a test clip, does not cost the run.
+        """Train; what ends a run early does not cost the steps that were taken.
 
         Raises:
-            InputError: after a checkpoint to resume from was written.
+            InputError: something cannot be read or written, or a loss is not finite.
+            Stopped: on SIGTERM or Ctrl-C.
         """
+        self._trainer.data_loader.begin(self.seed, self.start_iter)
         try:
-            return super().train()
-        except InputError:
-            self.checkpointer.save("model_stopped")
+            with self.stop_request:
+                return super().train()
+        except NonFiniteLoss:
             raise
+        except (InputError, Stopped):
+            self.save()
+            raise
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise InputError(
+                f"{self.cfg.OUTPUT_DIR}: cannot be written ({error.strerror}); make room, then go "
+                "on from the last checkpoint with --resume"
+            ) from error
+
+    def run_step(self) -> None:
+        """One step; see Detectron2's trainer."""
+        super().run_step()
+        self.taken = self.iter + 1
+
+    def save(self) -> None:
+        """Write a checkpoint of the last step that was taken, if there is one."""
+        if self.taken:
+            self.iter = self.taken - 1
+            self.checkpointer.save(f"model_{self.iter:07d}", iteration=self.iter)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the run beside weights and optimizer."""
+        return super().state_dict() | {"seed": self.seed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        super().load_state_dict(state_dict)
+        self.seed = state_dict["seed"]
 
     @classmethod
     def build_model(cls, cfg) -> nn.Module:
@@ -98,10 +153,25 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg):
-        """Batches of ``SOLVER.IMS_PER_BATCH`` clips."""
+        """Batches of ``SOLVER.IMS_PER_BATCH`` clips over all processes."""
         records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
-        mapper = SkipUnreadable(AVSDatasetMapper(cfg, True), records, skipped_file(cfg))
-        return build_detection_train_loader(cfg, dataset=records, mapper=mapper)
+        loader = cfg.DATALOADER
+
+        def build_sampler(seed: int):
+            if loader.SAMPLER_TRAIN == "TrainingSampler":
+                return TrainingSampler(len(records), seed=seed)
+            return RandomSubsetTrainingSampler(
+                len(records), loader.RANDOM_SUBSET_RATIO, seed_shuffle=seed, seed_subset=seed
+            )
+
+        return TrainLoader(
+            records,
+            SkipUnreadable(AVSDatasetMapper(cfg, True), records, skipped_file(cfg)),
+            build_sampler,
+            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            num_workers=loader.NUM_WORKERS,
+            aspect_ratio_grouping=loader.ASPECT_RATIO_GROUPING,
+        )
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name: str):
@@ -115,32 +185,39 @@ class Trainer(DefaultTrainer):
         return EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, folder)
 
     def build_hooks(self) -> list[HookBase]:
-        """Detectron2's hooks, the best checkpoint, the pictures and the skipped clips."""
+        """Detectron2's hooks; the seed, the best checkpoint, the pictures, the skipped clips."""
         # Detectron2 makes the hooks last of all; they save through the checkpointer they find.
         self.checkpointer = self._build_checkpointer()
-        # First, because evaluations need memory, too.
-        built = [GradientRelease(), *super().build_hooks()]
-        period = self.cfg.TEST.EVAL_PERIOD
-        extra: list[HookBase] = [SkippedClipsReport(skipped_file(self.cfg))]
-        if comm.is_main_process() and self.cfg.DATASETS.TEST:
-            extra += [
-                BestCheckpointer(
-                    period,
-                    BestModel(self._trainer.model, self.cfg.OUTPUT_DIR),
-                    headline_metric(self.cfg),
-                ),
+        period, test = self.cfg.TEST.EVAL_PERIOD, self.cfg.DATASETS.TEST
+        built = super().build_hooks()
+        # Detectron2 evaluates after everything else, and then writes out what was logged.
+        split = next(i for i, hook in enumerate(built) if isinstance(hook, hooks.EvalHook))
+        step, (evaluation, *writers) = built[:split], built[split:]
+        after_checkpoint: list[HookBase] = [evaluation]
+        if comm.is_main_process() and test:
+            model = self._trainer.model
+            best = BestModel(model, self.cfg.OUTPUT_DIR)
+            after_checkpoint += [
+                BestCheckpointer(period, best, headline_metric(self.cfg)),
                 SheetWriter(
                     period,
-                    lambda: draw_sheets(self.cfg, _unwrap(self._trainer.model)),
+                    lambda: draw_sheets(self.cfg, _unwrap(model)),
                     os.path.join(self.cfg.OUTPUT_DIR, "sheets"),
                 ),
             ]
-        # Detectron2 writes out what was logged in its last hook.
-        return built[:-1] + extra + built[-1:] if comm.is_main_process() else built + extra
+        return [
+            # The gradients first, because evaluations need memory, too.
+            GradientRelease(), StepSeed(), LossGuard(self.cfg.OUTPUT_DIR), *step, self.stop_request,
+            *after_checkpoint, StepRecord(after_checkpoint, period),
+            SkippedClipsReport(skipped_file(self.cfg)), *writers,
+        ]  # fmt: skip
 
     def _build_checkpointer(self) -> AVSCheckpointer:
         checkpointer = AVSCheckpointer(
-            self._trainer.model, self.cfg.OUTPUT_DIR, trainer=weakref.proxy(self)
+            self._trainer.model,
+            self.cfg.OUTPUT_DIR,
+            keep=self.cfg.SOLVER.KEEP_CHECKPOINTS,
+            trainer=weakref.proxy(self),
         )
         # Detectron2 v0.6 leaves the optimizer out of what it saves; later versions do not.
         if "optimizer" not in self.state_dict().get("_trainer", {}):

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.solver import build_lr_scheduler
 
-from qdformer.engine.config_check import LEAST, RANGES, check_config, check_machine
+from qdformer.engine.config_check import LEAST, NORMS, RANGES, check_config, check_machine
 from qdformer.engine.setup import load_config
 from qdformer.errors import InputError
 from tests.samples import small_config
@@ -36,6 +37,26 @@ WRONG = [
     ("MODEL.QDFORMER.LOSS.PIXEL", "l2", "PIXEL is 'l2'; allowed: bce, focal"),
     ("MODEL.AUDIO.FC_DIMS", [], r"FC_DIMS \[\] at least one"),
     ("INPUT.RANDOM_FLIP", "vertical", "'vertical'; allowed: none, horizontal"),
+    ("MODEL.FPN.NORM", "gn", r"FPN.NORM is 'gn'; allowed: \"\", BN, SyncBN, FrozenBN, GN,"),
+    ("MODEL.RESNETS.NORM", "LN", "RESNETS.NORM is 'LN'; allowed: "),
+    ("MODEL.AUDIO.NORM", "Bn", "AUDIO.NORM is 'Bn'; allowed: "),
+    ("MODEL.AUDIO.NORM", "GN", "AUDIO.NORM is GN, which needs multiples of 32 in CONV_DIMS"),
+    ("MODEL.RESNETS.DEPTH", 20, "DEPTH is 20; allowed: 18, 34, 50, 101, 152"),
+    ("MODEL.RESNETS.RES2_OUT_CHANNELS", 256, "CHANNELS is 256; with DEPTH 18 it must be 64"),
+    ("MODEL.PIXEL_MEAN", [1.0, 2.0], r"PIXEL_MEAN is \[1.0, 2.0\]; it must be three numbers, one"),
+    ("MODEL.PIXEL_MEAN", [1.0, 2.0, float("nan")], "PIXEL_MEAN is .*nan.; it must be three"),
+    ("MODEL.PIXEL_MEAN", [1.0, 2.0, "3"], "PIXEL_MEAN is .*'3'.; it must be three numbers, one"),
+    ("MODEL.PIXEL_STD", [1.0, 0.0, 1.0], "PIXEL_STD is .*; it must be three numbers above 0"),
+    ("MODEL.PIXEL_STD", [], r"PIXEL_STD is \[\]; it must be three numbers above 0"),
+    ("SOLVER.LR_SCHEDULER_NAME", "Cosine", "'Cosine'; allowed: WarmupMultiStepLR, WarmupCosineLR"),
+    ("SOLVER.WARMUP_METHOD", "exp", "METHOD is 'exp'; allowed: constant, linear"),
+    ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "l2", "CLIP_TYPE is 'l2'; allowed: value, norm"),
+    ("SOLVER.KEEP_CHECKPOINTS", 1, "KEEP_CHECKPOINTS is 1; it must be 0, for all, or at least 2"),
+    (
+        "DATALOADER.SAMPLER_TRAIN",
+        "RepeatFactorTrainingSampler",
+        "allowed: TrainingSampler, RandomSubsetTrainingSampler$",
+    ),
 ]
 
 
@@ -65,7 +86,40 @@ def test_numbers_outside_of_their_range(key):
             check_config(small_config(key, float(value)))
 
 
-@pytest.mark.parametrize("levels", [[], ["res2", "res3"], ["res5", "res4"], ["res4", "res4"]])
+@pytest.mark.parametrize("norm", NORMS)
+def test_every_norm_that_is_allowed_can_be_built(norm):
+    cfg = small_config(
+        *("MODEL.FPN.NORM", norm, "MODEL.RESNETS.NORM", norm, "MODEL.AUDIO.NORM", norm),
+        *("MODEL.AUDIO.CONV_DIMS", [32] * 4),
+    )
+    check_config(cfg)
+    build_model(cfg)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_every_depth_that_is_allowed_can_be_built(depth):
+    channels = 64 if depth < 50 else 256
+    resnet = ["MODEL.RESNETS.DEPTH", depth, "MODEL.RESNETS.RES2_OUT_CHANNELS", channels]
+    cfg = small_config("MODEL.DEVICE", "meta", *resnet)
+    check_config(cfg)
+    with torch.device("meta"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR"])
+def test_every_scheduler_that_is_allowed_can_be_built(name):
+    cfg = small_config("SOLVER.LR_SCHEDULER_NAME", name, "SOLVER.KEEP_CHECKPOINTS", 0)
+    check_config(cfg)
+    build_lr_scheduler(cfg, torch.optim.SGD([torch.zeros(1)], lr=1))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        *([], ["res2", "res3"], ["res5", "res4"], ["res4", "res4"], ["res3", "res5"]),
+        *(["res4", "res5"], ["res5"], ["res6"], ["res3", "res4", "res5", "res6"]),
+    ],
+)
 def test_levels_of_the_encoder(levels):
     with pytest.raises(InputError, match="IN_FEATURES is .*; it must name maps from res3 to res5"):
         check_config(small_config("MODEL.QDFORMER.ENCODER.IN_FEATURES", levels))

@@ -2,7 +2,7 @@ import pytest
 from detectron2.data import DatasetCatalog
 
 from qdformer.data.sound_variants import register_sound_variants
-from qdformer.engine.setup import check_datasets, load_records, register_roots
+from qdformer.engine.setup import check_datasets, load_config, load_records, register_roots
 from qdformer.errors import InputError
 from tests.samples import small_config
 
@@ -73,3 +73,30 @@ def test_sound_variants_change_the_sound_alone(composed, tmp_path):
                 k: v for k, v in original.items() if k != "audio_file_name"
             }
     assert register_sound_variants("tiny_avss_test", str(tmp_path)) == names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("_BASE_: other.yaml\n", "other.yaml: its _BASE_ .*config.yaml is based on it"),
+        ("_BASE_: [none.yaml]\n", "none.yaml: no such config file"),
+        ("SEED: &a 1\nVERSION: *a\n", "config.yaml: has aliases"),
+        ("SEED: " + "[" * 5000 + "]" * 5000, "config.yaml or the command line"),
+        ("SEED: [1\n", "config.yaml or the command line"),
+        ("- 1\n- 2\n", "config.yaml or the command line"),
+    ],
+    ids=["loop", "no base", "aliases", "deep", "broken", "list"],
+)
+def test_configs_that_cannot_be_read(tmp_path, text, message):
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "other.yaml").write_text("_BASE_: config.yaml\n")
+    with pytest.raises(InputError, match=message):
+        load_config(str(tmp_path / "config.yaml"), [])
+
+
+def test_a_config_may_have_several_bases(tmp_path):
+    (tmp_path / "a.yaml").write_text("SEED: 5\nOUTPUT_DIR: a\n")
+    (tmp_path / "b.yaml").write_text("OUTPUT_DIR: b\n")
+    (tmp_path / "config.yaml").write_text("_BASE_: [a.yaml, b.yaml]\n")
+    cfg = load_config(str(tmp_path / "config.yaml"), ["SEED", "6"])
+    assert (cfg.SEED, cfg.OUTPUT_DIR) == (6, "b")

@@ -1,0 +1,31 @@
+"""Files that are there as a whole or not at all, whenever a process ends."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """Write a file beside its place and rename it when it is on the disk.
+
+    Args:
+        path: of the file; what it held before stays until the new content is complete.
+
+    Yields:
+        The path to write to. If the block raises, it is removed; if the process is killed, it stays
+        and the next writer of the same file replaces it.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        yield partial
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
