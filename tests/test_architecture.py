@@ -24,18 +24,20 @@ ALLOWED = {
     "compat": set(),
     "dependencies": set(),
     "errors": set(),
+    "restricted_pickle": set(),
+    "whole_file": set(),
     "config": set(),
     "layers": set(),
     "modeling": {"layers"},
     "segmenter": {"modeling", "layers"},
     "qdformer": {"segmenter", "modeling", "layers"},
     "onnx_export": {"segmenter", "modeling", "layers"},
-    "data": set(),
+    "data": {"restricted_pickle", "whole_file"},
     "evaluation": {"data"},
     "visualization": {"data"},
     "predictor": {"config", "data", *MODEL},
-    "engine": {"config", *READERS, *MODEL},
-    "benchmark": {"config", "engine", *READERS, *MODEL},
+    "engine": {"config", "restricted_pickle", "whole_file", *READERS, *MODEL},
+    "benchmark": {"config", "engine", "whole_file", *READERS, *MODEL},
 }
 """What each part of the package may import besides itself and `errors`."""
 

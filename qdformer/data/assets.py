@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from qdformer.data.boundary import check_inside
 from qdformer.data.builtin_drawings import BACKGROUND_NAMES, CUTOUT_NAMES, DRAWN_CLASSES
 from qdformer.data.builtin_sounds import NOISE_CLASSES, NOISE_NAMES, SOUND_CLASSES, SOUND_NAMES
 from qdformer.errors import InputError
@@ -83,7 +84,8 @@ class AssetFolders:
         """The assets of a kind by class; backgrounds are one class without a name.
 
         Raises:
-            InputError: the folder does not exist or has nothing of this kind in it.
+            InputError: the folder does not exist or has nothing of this kind in it, or a link leads
+                out of it.
         """
         folder = getattr(self, kind)
         if folder is None:
@@ -96,9 +98,11 @@ class AssetFolders:
         else:
             folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
             groups = {path.name: path for path in folders if not path.name.startswith(".")}
+            for path in groups.values():
+                check_inside(folder, path)
         if not groups:
             raise InputError(f"{folder}: has no folder in it; {kind} lie in one folder a class")
-        return {group: _files(kind, group, path) for group, path in groups.items()}
+        return {group: _files(kind, folder, group, path) for group, path in groups.items()}
 
 
 @dataclass(frozen=True)
@@ -191,9 +195,11 @@ def _stable_order(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-def _files(kind: Kind, group: str, folder: Path) -> list[Asset]:
+def _files(kind: Kind, root: Path, group: str, folder: Path) -> list[Asset]:
     paths = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     found = [path for path in paths if path.suffix.lower() in _SUFFIXES[kind]]
     if not found:
         raise InputError(f"{folder}: has no {kind} in it (files of {', '.join(_SUFFIXES[kind])})")
+    for path in found:
+        check_inside(root, path)
     return [Asset(kind, group, path.stem, path) for path in found]

@@ -15,6 +15,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from qdformer.data.boundary import check_inside
 from qdformer.data.classes import AVSS_CLASSES, BACKGROUND, class_palette, read_classes
 from qdformer.data.clips import SPLITS, Layout, clip_record, find_folder, read_table
 from qdformer.data.image import IGNORE_LABEL, read_size
@@ -120,8 +121,8 @@ def load_avs(root: str | Path, layout: str, split: str) -> list[dict[str, Any]]:
 
     Raises:
         InputError: there is no such layout or split; the tree, its list or a file that the list
-            asks for is missing; a name in the list leads out of the tree; the first frame of a clip
-            is no image; the split has no clips.
+            asks for is missing; a name in the list or a link leads out of the tree; the first frame
+            of a clip is no image; the split has no clips.
     """
     if layout not in LAYOUTS:
         raise InputError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")
@@ -146,7 +147,9 @@ def load_avs(root: str | Path, layout: str, split: str) -> list[dict[str, Any]]:
 def _load(name: str, layout: Layout, split: str) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
     if layout.class_list and metadata.get("stuff_classes") is None:
-        _set_classes(name, read_classes(find_folder(metadata.root, layout) / layout.class_list))
+        folder = find_folder(metadata.root, layout)
+        check_inside(folder, folder / layout.class_list)
+        _set_classes(name, read_classes(folder / layout.class_list))
     table = find_folder(metadata.root, layout) / layout.table
     written = table.stat().st_mtime_ns if table.is_file() else None
     return pickle.loads(_pickled_records(metadata.root, layout.name, split, written))

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from qdformer.data.audio import SAMPLE_RATE, read_log_mel, read_waveform, required_samples
 from qdformer.data.avsbench import LAYOUTS
+from qdformer.data.boundary import check_inside
 from qdformer.data.classes import class_palette, read_classes
 from qdformer.data.clips import SPLITS, Layout, clip_record, find_folder, numbered_files, read_table
 from qdformer.data.image import IGNORE_LABEL, LabelFormat, read_image, read_label_map
@@ -127,6 +128,7 @@ def _check_layout(
     num_classes = 2
     if layout.class_list:
         path = folder / layout.class_list
+        check_inside(folder, path)
         if classes is None:
             classes = read_classes(path)
         else:
@@ -184,10 +186,10 @@ def _check_clip(
         return []
     try:
         record = clip_record(folder, layout, clip)
+        frames = numbered_files(folder, layout.frames, clip)
+        masks = {form: numbered_files(folder, template, clip) for template, form in layout.masks}
     except InputError as error:
         return [Finding("missing", str(error))]
-    frames = numbered_files(folder, layout.frames, clip)
-    masks = {form: numbered_files(folder, template, clip) for template, form in layout.masks}
     findings = [*_check_annotation(clip, record, frames, masks), *_check_sound(record)]
     first = None
     for index, frame in frames.items():

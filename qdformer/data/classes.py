@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,22 +46,31 @@ def read_classes(path: str | Path) -> tuple[str, ...]:
     Raises:
         InputError: the file is missing or no JSON, or its indices are not 0 (background), 1, 2, ...
     """
-    try:
-        indices = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not Path(path).is_file():
         raise InputError(
             f"{path}: no such file; it must give every class name its index, background 0."
-        ) from error
-    except (OSError, ValueError) as error:
+        )
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        indices = json.loads(text, object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); restore the file.") from error
     if (
         not isinstance(indices, dict)
+        or not all(type(index) in (int, str) for index in indices.values())
         or sorted(map(str, indices.values())) != sorted(map(str, range(len(indices))))
         or indices.get(BACKGROUND) != 0
         or len(indices) > 255
     ):
         raise InputError(
             f"{path}: must be an object that numbers at most 255 class names 0, 1, 2, ... with "
-            f'"{BACKGROUND}" as 0; found {str(indices)[:80]}.'
+            f'"{BACKGROUND}" as 0; found {text[:80]!r}.'
         )
     return tuple(sorted(indices, key=lambda name: int(indices[name])))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)[:80]!r} is there twice")
+    return dict(pairs)

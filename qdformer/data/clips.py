@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qdformer.data.boundary import check_inside, check_link
 from qdformer.data.image import LabelFormat
 from qdformer.errors import InputError
 
@@ -80,15 +81,16 @@ def read_table(folder: str | Path, layout: Layout) -> list[dict[str, str]]:
         clips have the same name. A clip that is listed twice counts once.
 
     Raises:
-        InputError: the list is missing, is no csv file, lacks a column or a field, or a field would
-            lead out of the folder.
+        InputError: the list is missing, is no csv file, lacks a column or a field, or has one
+            twice; it is a link out of the folder, or a field would lead out of it.
     """
     path = Path(folder, layout.table)
+    check_inside(folder, path)
+    if not path.is_file():
+        raise InputError(f"{path}: the list of clips is missing; restore it.")
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             clips = list(_parse(path, layout, csv.reader(file)))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: the list of clips is missing; restore it.") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a csv file ({error}); restore it.") from error
 
@@ -101,6 +103,12 @@ def read_table(folder: str | Path, layout: Layout) -> list[dict[str, str]]:
         if names[clip["name"]] > 1:
             parts = [clip["split"], clip.get("category", clip["subset"]), *parts]
         clip["video_id"] = "_".join(parts)
+    for name, number in Counter(clip["video_id"] for clip in unique).items():
+        if number > 1:
+            raise InputError(
+                f"{path}: {number} clips would have the name {name!r}, made of their split, folder "
+                "and name; rename all but one."
+            )
     return unique
 
 
@@ -110,10 +118,12 @@ def _parse(path: Path, layout: Layout, rows: Iterator[list[str]]) -> Iterator[di
         field: header.index(title) if title in header else position
         for field, (title, position) in layout.columns.items()
     }
-    if max(places.values()) >= len(header) or header[places["split"]] in SPLITS:
+    found = [header.count(title) for title, _ in layout.columns.values()]
+    if max(places.values()) >= len(header) or header[places["split"]] in SPLITS or max(found) > 1:
         titles = ", ".join(title for title, _ in layout.columns.values())
         raise InputError(
-            f"{path}: the first line must name the columns {titles}; found {', '.join(header)!r}."
+            f"{path}: the first line must name the columns {titles}, each once; found "
+            f"{', '.join(header)[:200]!r}."
         )
     for number, row in enumerate(rows, start=2):
         if not any(map(str.strip, row)):
@@ -126,10 +136,11 @@ def _parse(path: Path, layout: Layout, rows: Iterator[list[str]]) -> Iterator[di
             )
         for field, value in fields.items():
             # Every field becomes part of a path, which must not lead out of the data set.
-            if not value or value == ".." or "\0" in value or Path(value).name != value:
+            plain = value.isprintable() and Path(value).name == value and len(value) < 256
+            if not plain or value in ("", ".."):
                 raise InputError(
-                    f"{path}, line {number}: {field} {value!r} must be a plain file name, without "
-                    "folders."
+                    f"{path}, line {number}: {field} {value[:80]!r} must be a plain file name, "
+                    "without folders."
                 )
         yield {"subset": layout.name, **fields}
 
@@ -146,22 +157,24 @@ def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
         The record of :func:`qdformer.data.avsbench.load_avs`, without ``height`` and ``width``.
 
     Raises:
-        InputError: frames, all masks or the sound are missing.
+        InputError: frames, all masks or the sound are missing, or a link leads out of the folder.
     """
     frames = numbered_files(folder, layout.frames, clip)
     pattern = os.path.join(folder, layout.frames.format(**clip, index="<number>"))
     if not frames:
         raise InputError(f"{pattern}: no frames of this clip are there; restore them.")
     # Frame and sound are paired by their place, so a gap would pair all that follows wrongly.
-    gaps = sorted(set(range(min(frames), max(frames))) - set(frames))
-    if gaps:
-        raise InputError(f"{pattern}: frame {gaps[0]} of this clip is missing; restore it.")
+    first, last = min(frames), max(frames)
+    if last - first >= len(frames):
+        gap = next(number for number in range(first, last) if number not in frames)
+        raise InputError(f"{pattern}: frame {gap} of this clip is missing; restore it.")
 
     masks, label_format = _find_masks(folder, layout, clip, frames)
     sounds = [os.path.join(folder, template.format(**clip)) for template in layout.sounds]
     sound = next(filter(os.path.isfile, sounds), None)
     if sound is None:
         raise InputError(f"{' or '.join(sounds)}: the sound of this clip is missing; restore it.")
+    check_inside(folder, sound)
     return {
         "file_names": list(frames.values()),
         "audio_file_name": sound,
@@ -187,16 +200,23 @@ def numbered_files(folder: str | Path, template: str, clip: Mapping[str, str]) -
     """Paths of the files that fit a template of :class:`Layout`, by their number, in its order.
 
     Anything else in the folder is passed over; a folder that is not there has no files.
+
+    Raises:
+        InputError: a link leads out of the data set's folder.
     """
     start, suffix = template.format(**clip, index="\0").split("\0")
     directory, prefix = os.path.split(os.path.join(folder, start))
+    check_inside(folder, directory)
+    files = {}
     try:
-        names = os.listdir(directory)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                name = entry.name
+                number = name[len(prefix) : len(name) - len(suffix)]
+                if name.startswith(prefix) and name.endswith(suffix) and number.isdecimal():
+                    if entry.is_symlink():
+                        check_link(folder, entry.path)
+                    files[int(number)] = entry.path
     except OSError:
         return {}
-    files = {}
-    for name in names:
-        number = name[len(prefix) : len(name) - len(suffix)]
-        if name.startswith(prefix) and name.endswith(suffix) and number.isdecimal():
-            files[int(number)] = os.path.join(directory, name)
     return dict(sorted(files.items()))
