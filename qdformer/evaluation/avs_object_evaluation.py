@@ -1,5 +1,6 @@
 """Evaluation of AVS-Object (S4, MS3): one mask a frame for everything that sounds."""
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -12,13 +13,15 @@ from qdformer.evaluation.clip_evaluation import AnnotatedFrame, ClipEvaluator
 
 @dataclass
 class _ObjectScores:
-    """One clip: a value for each of its annotated frames, and AVSBench's summed F curve (255,)."""
+    """One clip: values of its annotated frames, and AVSBench's F and its curve (255,) of those in
+    which something sounds.
+    """
 
     region: list[float]
     boundary: list[float]
     avsbench_iou: list[float]
     avsbench_f: list[float]
-    avsbench_curve: np.ndarray
+    avsbench_curves: list[np.ndarray]
 
     @property
     def num_frames(self) -> int:
@@ -53,7 +56,7 @@ class AVSObjectEvaluator(ClipEvaluator):
     )
 
     def _score_clip(self, frames: list[AnnotatedFrame]) -> _ObjectScores:
-        scores = _ObjectScores([], [], [], [], np.zeros(255))
+        scores = _ObjectScores([], [], [], [], [])
         for frame in frames:
             counted = frame.gt != self._metadata.ignore_label
             gt, pred = (frame.gt > 0) & counted, (frame.pred > 0) & counted
@@ -63,7 +66,7 @@ class AVSObjectEvaluator(ClipEvaluator):
             if gt.any():
                 scores.avsbench_f += metrics.region_f(pred[None], gt[None]).tolist()
                 prob = frame.foreground * counted
-                scores.avsbench_curve += metrics.avsbench_f_curves(prob[None], gt[None])[0]
+                scores.avsbench_curves += [*metrics.avsbench_f_curves(prob[None], gt[None])]
         return scores
 
     def _summarize(
@@ -76,7 +79,8 @@ class AVSObjectEvaluator(ClipEvaluator):
         f_mean, f_recall, f_decay = (fmean(values) for values in zip(*boundary, strict=True))
         iou = fmean(value for clip in scores for value in clip.avsbench_iou)
         fscores = [value for clip in scores for value in clip.avsbench_f]
-        best = np.sum([clip.avsbench_curve for clip in scores], axis=0).max()
+        curves = [curve for clip in scores for curve in clip.avsbench_curves]
+        best = max(map(math.fsum, zip(*curves, strict=True)), default=0.0)
         fractions = {
             "J&F": (j_mean + f_mean) / 2,
             "J": j_mean,
@@ -86,8 +90,8 @@ class AVSObjectEvaluator(ClipEvaluator):
             "J_decay": j_decay,
             "F_decay": f_decay,
             "AVSBench_mIoU": iou,
-            "AVSBench_MaxF": best.item() / max(len(fscores), 1),
-            "AVSBench_F50": sum(fscores) / max(len(fscores), 1),
+            "AVSBench_MaxF": best / max(len(fscores), 1),
+            "AVSBench_F50": math.fsum(fscores) / max(len(fscores), 1),
         }
         per_clip = {
             video_id: {"J": 100 * j, "F": 100 * f}

@@ -8,16 +8,22 @@ import numpy as np
 from qdformer.errors import InputError
 from qdformer.evaluation import metrics
 from qdformer.evaluation.clip_evaluation import AnnotatedFrame, ClipEvaluator
+from qdformer.evaluation.confusion import class_counts
 
 
 @dataclass
 class _SemanticScores:
-    """One clip: the non-zero cells of its confusion matrix, and AVSBench's three sums (C,)."""
+    """One clip: the non-zero cells of its confusion matrix, and right, true and predicted pixels of
+    each frame and class (3, T, C) for AVSBench's metrics.
+    """
 
-    num_frames: int
     cells: np.ndarray
     pixels: np.ndarray
-    avsbench_sums: tuple[np.ndarray, ...]
+    counts: np.ndarray
+
+    @property
+    def num_frames(self) -> int:
+        return self.counts.shape[1]
 
 
 class AVSSemanticEvaluator(ClipEvaluator):
@@ -48,11 +54,10 @@ class AVSSemanticEvaluator(ClipEvaluator):
     )
 
     def _score_clip(self, frames: list[AnnotatedFrame]) -> _SemanticScores:
-        confusions = [self._confusion(frame) for frame in frames]
-        total = np.sum(confusions, axis=0).reshape(-1)
+        confusions = np.stack([self._confusion(frame) for frame in frames])
+        total = confusions.sum(axis=0).reshape(-1)
         cells = np.flatnonzero(total)
-        sums = metrics.avsbench_class_sums(confusions)
-        return _SemanticScores(len(frames), cells, total[cells], sums)
+        return _SemanticScores(cells, total[cells], np.stack(class_counts(confusions)))
 
     def _summarize(
         self, clips: dict[str, _SemanticScores]
@@ -67,10 +72,8 @@ class AVSSemanticEvaluator(ClipEvaluator):
                 f"{self._dataset_name}: every pixel of the ground truth is marked as ignored, so "
                 "there is nothing to score; check the masks and the palette."
             )
-        iou_sum, f_sum, count = (
-            np.sum(parts, axis=0)
-            for parts in zip(*(clip.avsbench_sums for clip in scores), strict=True)
-        )
+        counts = np.concatenate([clip.counts for clip in scores], axis=1)
+        iou_sum, f_sum, count = metrics.avsbench_class_sums(*counts)
         fractions = {
             "mIoU": metrics.mean_iou(confusion),
             "foreground_mIoU": metrics.mean_iou(confusion, background=False),

@@ -4,7 +4,8 @@ Its "mIoU" and "F" share only the names with the segmentation mIoU and with DAVI
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from statistics import fmean
 
 import cv2
 import numpy as np
@@ -102,7 +103,7 @@ def avsbench_binary_iou(prob: np.ndarray, gt: np.ndarray, batch: int | None = No
         ValueError: if shapes differ or there is no frame.
     """
     scores = avsbench_frame_iou(np.asarray(prob) > 0.5, gt)
-    return _mean_over_batches(scores, batch, np.mean)
+    return _mean_over_batches(scores, batch, fmean)
 
 
 def avsbench_binary_f(prob: np.ndarray, gt: np.ndarray, batch: int | None = None) -> float:
@@ -140,35 +141,39 @@ def avsbench_semantic(
         then the plain mean over all classes, where one that is never seen counts as 0.
 
     Raises:
-        ValueError: if shapes differ or a label is out of range.
+        ValueError: if shapes differ, a label is out of range or there is no frame.
     """
     pred, gt = same_shape(np.asarray(pred), np.asarray(gt))
     frames = [
         confusion_matrix(*frame, num_classes, ignore_label) for frame in zip(pred, gt, strict=True)
     ]
-    iou, fscore, count = avsbench_class_sums(frames)
+    iou, fscore, count = avsbench_class_sums(*class_counts(np.stack(frames)))
     return avsbench_class_mean(iou, count), avsbench_class_mean(fscore, count)
 
 
-def avsbench_class_sums(confusions: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-    """Sums over frames that AVSBench's semantic metrics are made of.
+def avsbench_class_sums(
+    hits: np.ndarray, true: np.ndarray, predicted: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Sums over frames that AVSBench's semantic metrics are made of, in whatever order these come.
 
     Args:
-        confusions: one (C, C) confusion matrix a frame, rows true; at least one.
+        hits: right pixels of each class in each frame, (F, C) integers.
+        true: pixels of the class, likewise.
+        predicted: pixels that the class was given to, likewise.
 
     Returns:
         Sum of the IoU and of the F (beta^2 = 0.3), both (C,) float64, and in how many frames each
         class is predicted or true, (C,) int64.
     """
-    hits, true, predicted = class_counts(np.stack(confusions))
     union = true + predicted - hits
-    iou, fscore = ratio(hits, union), f_measure(hits, true, predicted)
-    return np.nansum(iou, axis=0), np.nansum(fscore, axis=0), (union > 0).sum(axis=0)
+    scores = np.nan_to_num([ratio(hits, union), f_measure(hits, true, predicted)])
+    iou, fscore = (np.array([math.fsum(frames) for frames in score.T]) for score in scores)
+    return iou, fscore, (union > 0).sum(axis=0)
 
 
 def avsbench_class_mean(total: np.ndarray, count: np.ndarray) -> float:
     """Mean over all classes of total / count, both (C,); a class never counted gives 0."""
-    return np.nan_to_num(ratio(total, count)).mean().item()
+    return fmean(np.nan_to_num(ratio(total, count)))
 
 
 def _pixels(pred: np.ndarray, gt: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -191,7 +196,7 @@ def _passed(prob: np.ndarray) -> np.ndarray:
 
 def _best_of_mean_curve(curves: np.ndarray) -> float:
     curves = curves[~np.isnan(curves[:, 0])]
-    return curves.mean(axis=0).max() if len(curves) else 0.0
+    return max(fmean(frames) for frames in curves.T) if len(curves) else 0.0
 
 
 def _mean_over_batches(
@@ -200,4 +205,4 @@ def _mean_over_batches(
     if len(frames) == 0:
         raise ValueError("there is no frame to average over")
     step = batch or len(frames)
-    return float(np.mean([reduce(frames[i : i + step]) for i in range(0, len(frames), step)]))
+    return fmean(reduce(frames[i : i + step]) for i in range(0, len(frames), step))

@@ -40,8 +40,8 @@ class ClipEvaluator(DatasetEvaluator, ABC):
     """Scores clips one by one and puts the scores together at the end.
 
     Scores are kept by ``video_id``, so a clip that a sampler hands to two processes counts once.
-    They are summed in the order of that key, so that the result does not depend on batch size,
-    order or number of processes.
+    They are integers, quotients of integers and sums that are rounded once, so that the result is
+    the same to the last bit for any batch size, order and number of processes.
 
     A subclass names its ``task`` (the key of its results) and ``definition`` (one sentence for the
     log) and implements :meth:`_score_clip` and :meth:`_summarize`.

@@ -4,6 +4,10 @@ Counts are integers, so neither the order of the frames nor how they are spread 
 change a result.
 """
 
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
 import numpy as np
 
 
@@ -80,8 +84,7 @@ def mean_iou(confusion: np.ndarray, absent: str = "exclude", background: bool = 
     if absent == "zero":
         averaged[:] = True
     averaged[0] &= background
-    iou = np.nan_to_num(iou_per_class(confusion))[averaged]
-    return iou.mean().item() if iou.size else float("nan")
+    return _mean(np.nan_to_num(iou_per_class(confusion))[averaged])
 
 
 def pixel_accuracy(confusion: np.ndarray) -> float:
@@ -91,15 +94,16 @@ def pixel_accuracy(confusion: np.ndarray) -> float:
 
 
 def mean_accuracy(confusion: np.ndarray) -> float:
-    """Share of right pixels per true class (recall), mean over the classes with ground truth."""
+    """Share of right pixels per true class (recall), mean over those with any; NaN without."""
     hits, true, _ = class_counts(confusion)
-    return np.nanmean(ratio(hits, true)).item()
+    return _mean(ratio(hits, true)[true > 0])
 
 
 def frequency_weighted_iou(confusion: np.ndarray) -> float:
-    """Mean IoU, each class weighted by its share of the ground-truth pixels."""
+    """Mean IoU, each class weighted by its share of the ground-truth pixels; NaN without any."""
     true = class_counts(confusion)[1]
-    return np.average(np.nan_to_num(iou_per_class(confusion)), weights=true).item()
+    weighted = true * np.nan_to_num(iou_per_class(confusion))
+    return ratio(math.fsum(weighted), true.sum()).item()
 
 
 def f_per_class(confusion: np.ndarray, beta2: float = 0.3) -> np.ndarray:
@@ -134,10 +138,16 @@ def f_measure(
     hits: np.ndarray, true: np.ndarray, predicted: np.ndarray, beta2: float = 0.3
 ) -> np.ndarray:
     """(1 + b) P R / (b P + R) with P = hits / predicted, R = hits / true; NaN if both are 0."""
-    return ratio((1 + beta2) * hits, beta2 * true + predicted)
+    # As a quotient of integers, which is rounded once.
+    b, one = Fraction(beta2).limit_denominator(1000).as_integer_ratio()
+    return ratio((one + b) * hits, b * true + one * predicted)
 
 
 def ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Elementwise quotient, NaN where the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(np.asarray(denominator) > 0, np.divide(numerator, denominator), np.nan)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if len(values) else math.nan

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 import cv2
 import numpy as np
@@ -61,10 +62,9 @@ def boundary_f(pred: np.ndarray, gt: np.ndarray, bound_th: float = 0.008) -> flo
         return float(pred_length == gt_length)
 
     pred_matched, gt_matched = map(_count, boundaries & _near(boundaries, squared_radius)[::-1])
-    precision, recall = pred_matched / pred_length, gt_matched / gt_length
-    if precision + recall == 0:
-        return 0.0
-    return 2 * precision * recall / (precision + recall)
+    # 2PR / (P + R) as a quotient of integers, which is rounded once.
+    total = pred_matched * gt_length + gt_matched * pred_length
+    return 2 * pred_matched * gt_matched / total if total else 0.0
 
 
 def davis_statistics(values: Sequence[float]) -> tuple[float, float, float]:
@@ -77,10 +77,10 @@ def davis_statistics(values: Sequence[float]) -> tuple[float, float, float]:
         Mean; recall, the share of frames above (not at) 0.5; decay, the mean of the first quarter
         less that of the last. Neighbouring quarters share the frame at their edge.
     """
-    values = np.asarray(values, dtype=np.float64)
     edges = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
-    first, last = values[edges[0] : edges[1] + 1], values[edges[3] : edges[4] + 1]
-    return values.mean().item(), (values > 0.5).mean().item(), (first.mean() - last.mean()).item()
+    first, last = values[: edges[1] + 1], values[edges[3] :]
+    recall = sum(value > 0.5 for value in values) / len(values)
+    return fmean(values), recall, fmean(first) - fmean(last)
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor, nn
 
+from qdformer.layers.bounded import bounded
+
 UPDATE_RULES = ("gradient", "ema")
 
 
@@ -98,15 +100,15 @@ class Codebook(nn.Module):
             The quantised tokens.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            continuous = tokens.float()
+            continuous = bounded(tokens)
             if self.unit_norm:
-                continuous = F.normalize(continuous, dim=-1)
+                continuous = _unit(continuous)
             learning = update and self.training
             if learning and self.revive_below:
                 self._revive(continuous.flatten(0, -2))
             codewords = self.codewords
             if self.unit_norm:
-                codewords = F.normalize(codewords, dim=-1)
+                codewords = _unit(codewords)
             # Squared distances but for the token's own square, the same for all codewords.
             distances = codewords.square().sum(-1) - 2 * continuous.flatten(0, -2) @ codewords.t()
             codes = distances.argmin(-1)
@@ -114,7 +116,8 @@ class Codebook(nn.Module):
             loss = self.commitment * (words.detach() - continuous).square().sum(-1)
             if update and self.update_rule == "gradient":
                 loss = loss + (words - continuous.detach()).square().sum(-1)
-            quantized = continuous + self.closed * (words - continuous).detach()
+            straight_through = continuous - continuous.detach()
+            quantized = continuous.lerp(words, self.closed).detach() + straight_through
             if self.unit_norm:
                 quantized = quantized * tokens.shape[-1] ** 0.5
             if learning:
@@ -149,8 +152,10 @@ class Codebook(nn.Module):
             old = self.decay * self.credit[:, None] * self.codewords
             new = (1 - self.decay) * sums / counts.sum()
             mean = (old + new) / weight.clamp(min=1e-12)[:, None]
-            # What nobody used for so long that its weight fades stays where it is.
-            self.codewords.copy_(torch.where(weight[:, None] > 1e-8, mean, self.codewords))
+            # What nobody used for so long that its weight fades stays where it is. All do where a
+            # token is not a number, from which no codeword would come back.
+            moved = (weight[:, None] > 1e-8) & mean.isfinite().all()
+            self.codewords.copy_(torch.where(moved, mean, self.codewords))
         for average in (self.usage, self.credit):
             average.mul_(self.decay).add_(share, alpha=1 - self.decay)
         if self.fade_in:
@@ -163,5 +168,11 @@ class Codebook(nn.Module):
         if comm.get_world_size() > 1:
             torch.distributed.broadcast(replacement, src=0)
         dead = self.credit < self.revive_below / self.num_codes
+        dead &= replacement.isfinite().all(-1)
         self.codewords.copy_(torch.where(dead[:, None], replacement, self.codewords))
         self.credit.copy_(torch.where(dead, 1 / self.num_codes, self.credit))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    """Vectors scaled to the norm 1; shorter than 1e-3, where gradients would explode, by 1e3."""
+    return F.normalize(vectors, dim=-1, eps=1e-3)

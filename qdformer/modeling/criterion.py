@@ -6,6 +6,7 @@ from detectron2.utils import comm
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
+from qdformer.layers.bounded import bounded
 from qdformer.modeling.boxes import giou_loss, to_corners
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
@@ -73,13 +74,13 @@ class SegmentationCriterion:
         # D layers share the objects, so the sum over layers is divided by D as well.
         divisor = len(matched) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
 
-        masks = predictions.masks[layer, frame, token].flatten(1)
-        boxes = predictions.boxes[layer, frame, token]
+        masks = bounded(predictions.masks[layer, frame, token].flatten(1))
+        boxes = bounded(predictions.boxes[layer, frame, token])
         target_masks = targets.masks[frame, target].flatten(1)
         target_boxes = targets.boxes[frame, target]
         losses = {
             "loss_class": self.weights.classes * self._class_loss(
-                predictions.logits, targets, (layer, frame, token, target)
+                bounded(predictions.logits), targets, (layer, frame, token, target)
             ),
             "loss_mask": self.weights.mask * self._pixel_loss(masks, target_masks).sum(),
             "loss_dice": self.weights.dice * dice_loss(masks, target_masks).sum(),

@@ -47,7 +47,8 @@ def segment_clip(
         ``scores`` (T, N) and ``classes`` (T, N, class + 1) of the tokens; ``masks`` (T, N, h, w)
         their probabilities at the network's resolution.
     """
-    probabilities = logits.float().sigmoid()
+    # A class or a mask that is not a number is an unlikely one.
+    probabilities = logits.float().sigmoid().nan_to_num(0)
     scores, classes = probabilities.max(-1)
     device = masks.device
     grid = _pixel_grid(valid, size).to(device, non_blocking=True)
@@ -67,12 +68,14 @@ def segment_clip(
             for values in (likely[tokens][:, contending], tokens, labels)
         )
         # Only confident tokens are brought to full size, and only classes that can win compete.
-        maps = F.grid_sample(
-            masks[frame, tokens].float()[None], grid, align_corners=False, padding_mode="border"
-        )[0].sigmoid()
+        maps = masks[frame, tokens].float().nan_to_num_(-1e4)[None]
+        maps = F.grid_sample(maps, grid, align_corners=False, padding_mode="border")[0].sigmoid()
         weights = maps * (maps > thresholds.mask)
-        winners = torch.einsum("nk,nhw->khw", likely, weights).argmax(0)
-        sem_seg[frame] = labels[winners] * weights.any(0)
+        sums = weights.new_zeros((len(labels), *size))
+        # Not a matrix product, which rounds as threads and sizes have it and so decides ties.
+        for probability, weight in zip(likely, weights):
+            sums.addcmul_(probability[:, None, None], weight)
+        sem_seg[frame] = labels[sums.argmax(0)] * weights.any(0)
         if background_class is not None:
             maps = maps * (classes[frame, tokens] != background_class)[:, None, None]
         foreground[frame] = maps.amax(0)
@@ -82,7 +85,7 @@ def segment_clip(
         "foreground": foreground,
         "scores": scores,
         "classes": classes + 1,
-        "masks": masks.float().sigmoid(),
+        "masks": masks.float().sigmoid().nan_to_num_(0),
     }
 
 

@@ -11,6 +11,10 @@ from qdformer.modeling.boxes import giou_loss, to_corners
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
 
+# Above all that predictions cost before they diverge, and in double precision the digits of other
+# costs are left when it is added to them.
+_WORST_COST = 1e9
+
 
 @dataclasses.dataclass(frozen=True)
 class LossWeights:
@@ -57,10 +61,12 @@ class HungarianMatcher:
             one throughout a clip; -1 for padding and for objects beyond the N tokens. No token
             serves two objects of a clip.
         """
-        cost = self.frame_costs(predictions, targets) * targets.sounding[:, None]
+        cost = self.frame_costs(predictions, targets)
+        cost = cost.masked_fill(~targets.sounding[:, None], 0)
         # One transfer for all clips and layers: each would wait for the device.
         clips = [
-            clip.sum(1).nan_to_num(1e6, 1e6, -1e6).numpy()  # (D, T, N, M) -> (D, N, M)
+            # (D, T, N, M) -> (D, N, M); what is not a number is as bad as can be.
+            clip.sum(1).nan_to_num(_WORST_COST).clamp(-_WORST_COST, _WORST_COST).numpy()
             for clip in cost.double().cpu().split(lengths, dim=1)
         ]
         layers, _, tokens, objects = cost.shape

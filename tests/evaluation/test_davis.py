@@ -1,6 +1,7 @@
 """J, boundary F and sequence statistics against published values and explicit loops."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -130,9 +131,9 @@ def distances_boundary_f(pred, gt, radius):
 
     first, second = points(pred), points(gt)
     squared = ((first[:, None] - second[None]) ** 2).sum(axis=2)
-    precision = (squared.min(axis=1) <= radius**2).sum() / len(first)
-    recall = (squared.min(axis=0) <= radius**2).sum() / len(second)
-    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    precision = Fraction(int((squared.min(axis=1) <= radius**2).sum()), len(first))
+    recall = Fraction(int((squared.min(axis=0) <= radius**2).sum()), len(second))
+    return float(2 * precision * recall / (precision + recall)) if precision + recall else 0.0
 
 
 @pytest.mark.parametrize("width", [2, 62, 63, 64, 65, 66, 127, 128, 150])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from qdformer.evaluation import metrics
+from qdformer.evaluation.confusion import class_counts
 
 H, W = 48, 64
 EMPTY = np.zeros((H, W), bool)
@@ -109,7 +110,7 @@ def test_avsbench_f_curve_is_exact_at_the_thresholds_and_beside_them():
         hits, predicted = (
             np.array([(prob[mask] >= t).sum() for t in thresholds]) for mask in (gt, gt | True)
         )
-        expected = 1.3 * hits / (0.3 * gt.sum() + predicted)
+        expected = 13 * hits / (3 * gt.sum() + 10 * predicted)
         assert np.array_equal(metrics.avsbench_f_curves(prob[None], gt[None])[0], expected)
 
 
@@ -118,6 +119,8 @@ def test_averaging_no_frames_is_refused():
     for function in (metrics.avsbench_binary_iou, metrics.avsbench_binary_f):
         with pytest.raises(ValueError, match="no frame"):
             function(none, none.astype(bool))
+    with pytest.raises(ValueError):
+        metrics.avsbench_semantic(none.astype(int), none.astype(int), 2)
 
 
 # Label maps
@@ -250,7 +253,7 @@ def test_mean_iou_refuses_an_unknown_convention():
 def test_avsbench_semantic_values(label_maps):
     pred, gt = label_maps
     frames = [metrics.confusion_matrix(p, g, 5) for p, g in zip(pred, gt, strict=True)]
-    iou, fscore, count = metrics.avsbench_class_sums(frames)
+    iou, fscore, count = metrics.avsbench_class_sums(*class_counts(np.stack(frames)))
     assert iou == pytest.approx([2.637163, 1.832743, 1.902510, 1.966744, 0.976744], abs=1e-6)
     assert fscore == pytest.approx([3.243588, 2.511084, 2.561116, 2.643425, 1.312500], abs=1e-6)
     assert count.tolist() == [4, 4, 4, 4, 3]

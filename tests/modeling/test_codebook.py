@@ -178,3 +178,97 @@ def test_continuous_tokens_pass():
 def test_unknown_update():
     with pytest.raises(AssertionError, match="'momentum' is not one of"):
         make(update_rule="momentum")
+
+
+# Any token in any precision
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+TOKENS = {
+    "zero": lambda dtype: torch.zeros(2, 3, CHANNELS),
+    "tiny": lambda dtype: torch.full((2, 3, CHANNELS), torch.finfo(dtype).tiny),
+    "huge": lambda dtype: torch.finfo(dtype).max * torch.randn(2, 3, CHANNELS).sign(),
+    "equal": lambda dtype: torch.full((2, 3, CHANNELS), 0.5),
+    "single": lambda dtype: torch.randn(1, 1, CHANNELS),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", TOKENS)
+@pytest.mark.parametrize("rule", ["gradient", "ema"])
+@pytest.mark.parametrize("unit_norm", [False, True])
+@pytest.mark.parametrize("codes", [1, CODES])
+def test_everything_stays_finite(dtype, case, rule, unit_norm, codes):
+    torch.manual_seed(0)
+    codebook = Codebook(
+        num_codes=codes, channels=CHANNELS, commitment=0.5, update_rule=rule, decay=0.5,
+        unit_norm=unit_norm, fade_in=2, revive_below=0.4,
+    )  # fmt: skip
+    for _ in range(4):  # past the end of the fade-in, and until codewords return
+        tokens = TOKENS[case](dtype).to(dtype).requires_grad_()
+        result = codebook(tokens)
+        local = codebook(tokens, update=False)
+        assert result.tokens.dtype == dtype and result.tokens.isfinite().all()
+        assert 0 <= result.codes.min() <= result.codes.max() < codes
+        loss = result.loss.sum() + result.tokens.float().mean() + local.loss.sum()
+        assert loss.isfinite()
+        # A twentieth, as what is no more than the largest number would be beyond it in sum.
+        (loss / 20).backward()
+        assert tokens.grad.isfinite().all()
+        assert all(p.grad.isfinite().all() for p in codebook.parameters())
+        assert all(value.isfinite().all() for value in codebook.state_dict().values())
+        assert all(value.isfinite() for value in codebook.statistics().values())
+    assert float(codebook.closed) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-2, 1.0, 1e30])
+def test_the_unit_sphere_ignores_lengths_that_are_not_next_to_nothing(scale):
+    codebook, tokens = make(unit_norm=True), torch.randn(2, 3, CHANNELS)
+    if scale > 1:
+        tokens = tokens.sign()  # cut off at the same length in all directions
+    result, expected = codebook(tokens * scale), codebook(tokens)
+    norms = result.tokens.norm(dim=-1)
+    torch.testing.assert_close(norms, torch.full_like(norms, math.sqrt(CHANNELS)))
+    assert torch.equal(result.codes, expected.codes)
+
+
+def test_gradients_of_tokens_near_zero_do_not_explode():
+    codebook = make(unit_norm=True)
+    tokens = torch.zeros(2, 3, CHANNELS, requires_grad=True)
+    result = codebook(tokens)
+    (result.tokens.sum() + result.loss.sum()).backward()
+    assert tokens.grad.abs().max() < 1e4
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
+@pytest.mark.parametrize("scale", [1.0, 1e8])
+def test_a_closed_bottleneck_lets_nothing_but_the_codeword_through(unit_norm, scale):
+    codebook = make(unit_norm=unit_norm)
+    result = codebook(scale * torch.randn(20, 3, CHANNELS))
+    words = codebook.codewords
+    if unit_norm:
+        words = torch.nn.functional.normalize(words, dim=-1) * math.sqrt(CHANNELS)
+    assert torch.equal(result.tokens, words[result.codes])
+
+
+def test_fewer_tokens_than_codewords_that_return():
+    codebook = make(update_rule="ema", decay=0.5, revive_below=0.9)
+    codebook.codewords += 100
+    codebook.credit.zero_()
+    tokens = torch.randn(1, 2, CHANNELS)
+    assert torch.equal(codebook(tokens).tokens, tokens)
+    returned = {tuple(word) for word in codebook.codewords.tolist()}
+    assert returned == {tuple(token) for token in tokens[0].tolist()}
+
+
+@pytest.mark.parametrize("rule", ["gradient", "ema"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows_in_the_loss_and_never_enters_the_codebook(rule, value):
+    codebook = make(update_rule=rule, decay=0.5, revive_below=0.9)
+    codebook.credit.zero_()
+    tokens = torch.randn(2, 3, CHANNELS)
+    tokens[0, 1, 2] = value
+    result = codebook(tokens)
+    assert not result.loss.sum().isfinite()
+    assert 0 <= result.codes.min() <= result.codes.max() < CODES
+    assert all(value.isfinite().all() for value in codebook.state_dict().values())

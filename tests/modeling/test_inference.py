@@ -1,5 +1,9 @@
+import itertools
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from qdformer.modeling.inference import Thresholds, contending_classes, segment_clip
 
@@ -116,3 +120,78 @@ def test_contending_classes_are_those_that_can_win(seed):
 
 def test_one_token_leaves_one_class():
     assert contending_classes(torch.tensor([[0.1, 0.7, 0.7, 0.2]])).tolist() == [1]
+
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+HOSTILE = [float("nan"), float("inf"), -float("inf"), 0.0, 1e4, -1e4, "largest", "lowest"]
+
+
+def spoil(values, dtype, value, share):
+    limits = {"largest": torch.finfo(dtype).max, "lowest": torch.finfo(dtype).min}
+    chosen = torch.rand(values.shape, generator=torch.Generator().manual_seed(0)) < share
+    values[chosen] = limits.get(value, value)
+    return values.to(dtype)
+
+
+@settings(deadline=None, derandomize=True, max_examples=80)
+@given(
+    dtype=st.sampled_from(DTYPES),
+    tokens=st.integers(1, 4),
+    classes=st.integers(1, 4),
+    background=st.booleans(),
+    logits=st.tuples(st.sampled_from(HOSTILE), st.sampled_from([0, 0.2, 1])),
+    masks=st.tuples(st.sampled_from(HOSTILE), st.sampled_from([0, 0.2, 1])),
+)
+def test_label_maps_are_valid_whatever_is_predicted(
+    dtype, tokens, classes, background, logits, masks
+):
+    clip = random_clip(tokens=tokens, classes=classes)
+    clip = [spoil(values, dtype, *what) for values, what in zip(clip, (logits, masks))]
+    result = segment(*clip, size=(13, 9), background_class=classes - 1 if background else None)
+    assert result["sem_seg"].dtype == torch.uint8 and result["sem_seg"].max() <= classes
+    assert not background or result["sem_seg"].max() < classes
+    assert torch.equal(result["foreground"] > 0.5, result["sem_seg"] > 0)
+    for name in ("foreground", "scores", "masks"):
+        assert ((result[name] >= 0) & (result[name] <= 1)).all(), name
+    assert 1 <= result["classes"].min() <= result["classes"].max() <= classes
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_a_bad_token_leaves_the_others_alone(value):
+    logits, masks = random_clip()
+    expected = segment(logits[:, 1:], masks[:, 1:])
+    for broken in ("logits", "masks"):
+        clip = {"logits": logits.clone(), "masks": masks.clone()}
+        clip[broken][:, 0] = value
+        result = segment(clip["logits"], clip["masks"])
+        assert torch.equal(result["sem_seg"], expected["sem_seg"])
+        assert torch.equal(result["foreground"], expected["foreground"])
+
+
+def test_among_equal_scores_the_first_class_wins_everywhere():
+    logits, masks = torch.zeros(2, 3, 4), torch.full((2, 3, 6, 6), 9.0)
+    assert (segment(logits, masks, size=(37, 51))["sem_seg"] == 1).all()
+    # Each class is the favourite of one token, and the tokens are equally strong.
+    logits = logit(0.3 + 0.5 * torch.eye(4)).expand(2, 4, 4)
+    masks = torch.full((2, 4, 6, 6), 40.0)
+    labels = segment(logits, masks, size=(37, 51))["sem_seg"]
+    assert (labels == labels[0, 0, 0]).all()
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_ties_depend_neither_on_threads_nor_on_other_frames(threads):
+    """The same three probabilities in every order: sums that only rounding tells apart."""
+    logits = torch.tensor(list(itertools.permutations([-1.0, 0.3, 0.7]))).t()[None]
+    masks = torch.rand(2, 1, 224, 224, generator=torch.Generator().manual_seed(0))
+    clip = logits.expand(2, 3, 6), masks.expand(2, 3, 224, 224)
+    expected = segment(*clip)["sem_seg"]
+    for count in (1, 2, 3):
+        threads(count)
+        frames = [segment(*(values[t : t + 1] for values in clip))["sem_seg"] for t in (0, 1)]
+        assert torch.equal(torch.cat(frames), expected)

@@ -1,8 +1,12 @@
 import itertools
+from unittest import mock
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
 
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
@@ -102,3 +106,81 @@ def test_not_a_number_does_not_stop_the_matching():
     predictions.masks[0, :, 0] = float("nan")
     targets.sounding.fill_(True)
     assert 0 not in matcher()(predictions, targets, [2])[0, 0].tolist()
+
+
+HOSTILE = [float("nan"), float("inf"), -float("inf"), 0.0, 1e4, -1e4]
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    frames=st.integers(1, 3),
+    tokens=st.integers(1, 4),
+    objects=st.integers(0, 5),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    places=st.lists(
+        st.tuples(
+            st.sampled_from(["logits", "masks", "boxes"]),
+            st.sampled_from([*HOSTILE, "largest", "lowest"]),
+            st.floats(0, 1),
+        ),
+        max_size=4,
+    ),
+    silent=st.booleans(),
+)
+def test_whatever_is_predicted_the_assignment_is_valid(
+    frames, tokens, objects, dtype, places, silent
+):
+    predictions, targets = make(frames=frames, tokens=tokens, objects=objects, layers=2)
+    for name, value, share in places:
+        limits = {"largest": torch.finfo(dtype).max, "lowest": torch.finfo(dtype).min}
+        values = getattr(predictions, name)
+        chosen = torch.rand(values.shape, generator=torch.Generator().manual_seed(frames)) <= share
+        values[chosen] = limits.get(value, value)
+    if silent:
+        targets.sounding[:] = False
+    predictions = Predictions(**{k: v.to(dtype).float() for k, v in vars(predictions).items()})
+
+    def solve(costs):
+        assert torch.from_numpy(costs).isfinite().all()
+        return linear_sum_assignment(costs)
+
+    with mock.patch("qdformer.modeling.matcher.linear_sum_assignment", solve):
+        assigned = matcher()(predictions, targets, [frames])
+    assert assigned.shape == (2, frames, objects)
+    for layer in assigned:
+        assert (layer == layer[0]).all()
+        used = layer[0][layer[0] >= 0].tolist()
+        assert len(used) == len(set(used)) == min(tokens, objects)
+        assert all(token < tokens for token in used)
+
+
+def test_a_token_that_is_not_a_number_is_worse_than_any_other():
+    """Also than one whose logits are wrong by 10,000 in each of 30 frames."""
+    predictions, targets = make(frames=30, tokens=3, objects=2)
+    targets.sounding[:] = True
+    targets.masks[:, 1] = targets.masks[:, 0]
+    predictions.masks[0, :, :2] = -1e4 * (2 * targets.masks - 1)
+    predictions.logits[0, 4, 2] = float("nan")
+    assert sorted(matcher()(predictions, targets, [30])[0, 0].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
+def test_a_bad_token_leaves_the_choice_among_the_others_alone(bad):
+    predictions, targets = make(frames=2, tokens=3, objects=3, seed=3)
+    targets.sounding[:] = True
+    predictions.masks[0, :, 2] = bad  # there are as many objects as tokens, so it is used too
+    found = matcher()(predictions, targets, [2])[0, 0].tolist()
+    costs = matcher().frame_costs(predictions, targets)[0].sum(0).double()
+    bad_object = found.index(2)
+    others = [m for m in range(3) if m != bad_object]
+    rows, columns = linear_sum_assignment(costs[:2, others])
+    assert [found.index(n) for n in rows] == [others[m] for m in columns]
+
+
+def test_what_is_predicted_where_an_object_is_silent_does_not_matter():
+    predictions, targets = make(frames=2, tokens=3, objects=2)
+    targets.sounding[:] = torch.tensor([[True, True], [False, False]])
+    expected = matcher()(predictions, targets, [2])
+    for values in vars(predictions).values():
+        values[:, 1] = float("nan")
+    assert torch.equal(matcher()(predictions, targets, [2]), expected)
