@@ -139,7 +139,13 @@ class AVSCheckpointer(DetectionCheckpointer):
         if path and "://" not in path and not Path(path).is_file():
             raise InputError(f"{path}: no such file; MODEL.WEIGHTS must name a checkpoint")
         self._path = path
-        return super().load(path, *args, **kwargs)
+        try:
+            return super().load(path, *args, **kwargs)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be fetched ({error}); give a file instead") from error
+        finally:
+            # Detectron2's main branch goes on believing in a load that failed.
+            self._parsed_url_during_load = None
 
     def _load_file(self, filename: str) -> dict[str, Any]:
         try:

@@ -1,6 +1,7 @@
 """From the command line to a checked config: all that can be known before training starts."""
 
 import logging
+import math
 import os
 import re
 from pathlib import Path
@@ -19,6 +20,7 @@ from qdformer.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+LARGEST_CONFIG = 100_000  # values
 LAYOUT_NAME = re.compile(r"_(s4|ms3|avss)_(train|val|test)$")
 
 
@@ -53,16 +55,29 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
     """Refuse what would not end: configs that are based on themselves, aliases of aliases."""
     if not config_file.is_file():
-        raise InputError(f"{config_file}: no such config file; see configs/ for those that exist")
+        name = f"{based_on_it[-1]}: its _BASE_ {config_file}" if based_on_it else f"{config_file}"
+        raise InputError(f"{name}: no such config file; see configs/ for those that exist")
     if config_file in based_on_it:
         raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
-    text = config_file.read_text()
-    if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-        raise InputError(f"{config_file}: has aliases (*name); write out what they stand for")
-    content = yaml.safe_load(text)
+    content = yaml.safe_load(config_file.read_text())
+    if _written_out(content, {}) > LARGEST_CONFIG:
+        raise InputError(
+            f"{config_file}: stands for more than {LARGEST_CONFIG} values, because its aliases "
+            "(*name) multiply; write out what they stand for"
+        )
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
     for base in [bases] if isinstance(bases, str) else bases:
         _check_chain(config_file.parent / Path(base).expanduser(), (*based_on_it, config_file))
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """How many values a yaml's content has when its aliases are written out."""
+    if id(value) not in known:
+        known[id(value)] = math.inf  # for what contains itself
+        parts = value.values() if isinstance(value, dict) else value
+        nested = parts if isinstance(value, (dict, list)) else ()
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in nested)
+    return known[id(value)]
 
 
 def register_roots(roots: list[str]) -> None:

@@ -1,6 +1,6 @@
 """Kills a training run again and again, resumes it, and compares its end with an unkilled run's.
 
-python tests/engine/kill_training.py [--kills 20] [--in-write 5] [--seed 0] [--folder FOLDER]
+python -m tests.engine.kill_training [--kills 20] [--in-write 5] [--seed 0] [--folder FOLDER]
 """
 
 import argparse
@@ -71,7 +71,7 @@ class Run:
             return subprocess.Popen(
                 [*command, "--config-file", self.folder / "config.yaml"],
                 stdout=log, stderr=log, start_new_session=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )  # fmt: skip
 
     def finish(self) -> None:

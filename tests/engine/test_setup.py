@@ -6,6 +6,11 @@ from qdformer.engine.setup import check_datasets, load_config, load_records, reg
 from qdformer.errors import InputError
 from tests.samples import small_config
 
+# Each line stands for ten times the values of the one before.
+LAUGHS = "A0: &a0 1\n" + "".join(
+    f"A{n + 1}: &a{n + 1} {{{', '.join(f'b{k}: *a{n}' for k in range(10))}}}\n" for n in range(12)
+)
+
 
 def config(train, test, classes=0):
     return small_config(
@@ -80,12 +85,13 @@ def test_sound_variants_change_the_sound_alone(composed, tmp_path):
     [
         ("_BASE_: other.yaml\n", "other.yaml: its _BASE_ .*config.yaml is based on it"),
         ("_BASE_: [none.yaml]\n", "none.yaml: no such config file"),
-        ("SEED: &a 1\nVERSION: *a\n", "config.yaml: has aliases"),
+        ("SEED: &a [*a]\n", "config.yaml: stands for more than 100000 values"),
+        (LAUGHS, "config.yaml: stands for more than 100000 values"),
         ("SEED: " + "[" * 5000 + "]" * 5000, "config.yaml or the command line"),
         ("SEED: [1\n", "config.yaml or the command line"),
         ("- 1\n- 2\n", "config.yaml or the command line"),
     ],
-    ids=["loop", "no base", "aliases", "deep", "broken", "list"],
+    ids=["loop", "no base", "in itself", "aliases", "deep", "broken", "list"],
 )
 def test_configs_that_cannot_be_read(tmp_path, text, message):
     (tmp_path / "config.yaml").write_text(text)
@@ -100,3 +106,12 @@ def test_a_config_may_have_several_bases(tmp_path):
     (tmp_path / "config.yaml").write_text("_BASE_: [a.yaml, b.yaml]\n")
     cfg = load_config(str(tmp_path / "config.yaml"), ["SEED", "6"])
     assert (cfg.SEED, cfg.OUTPUT_DIR) == (6, "b")
+
+
+def test_a_config_that_detectron2_dumped_may_have_aliases(tmp_path):
+    cfg = small_config("MODEL.FPN.IN_FEATURES", ["a"])
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES
+    assert "*id" in cfg.dump()
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    found = load_config(str(tmp_path / "config.yaml"), [])
+    assert found.MODEL.RESNETS.OUT_FEATURES == found.MODEL.FPN.IN_FEATURES == ["a"]

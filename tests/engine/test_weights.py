@@ -5,6 +5,7 @@ import tracemalloc
 import warnings
 import zipfile
 from collections import OrderedDict
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
@@ -92,7 +93,9 @@ def test_every_kind_of_file(files, name):
 
 @pytest.mark.parametrize("name", sorted(FILES.keys() - {"model.safetensors", "torch.pkl"}))
 def test_the_same_as_detectron2(files, name):
-    expected = DetectionCheckpointer(torch.nn.Identity())._load_file(str(files / name))
+    checkpointer = DetectionCheckpointer(torch.nn.Identity())
+    checkpointer._parsed_url_during_load = urlparse(name)  # where the main branch wants one
+    expected = checkpointer._load_file(str(files / name))
     assert same(read_weights(str(files / name)), expected)
 
 
