@@ -14,21 +14,19 @@ class InputError(ValueError):
     """
 
 
-_OWN_LINE = re.compile(r"^qdformer\.[\w.]+: ")
+_OWN_LINE = re.compile(r"^qdformer\.[\w.]+: ", re.MULTILINE)
 
 
 def is_input_error(error: Exception) -> bool:
     """Whether an error is an :class:`InputError`, or another process's text of one."""
-    return isinstance(error, InputError) or _OWN_LINE.match(_last_line(error)) is not None
+    last = str(error).strip().rpartition("\n")[2]
+    return isinstance(error, InputError) or _OWN_LINE.match(last) is not None
 
 
 def sentence(error: Exception) -> str:
     """The sentence of an error, also of one that another process wrapped in a traceback."""
-    return _OWN_LINE.sub("", _last_line(error))
-
-
-def _last_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[-1]
+    # On one line, whatever the names in it hold.
+    return " ".join(_OWN_LINE.split(str(error))[-1].splitlines())
 
 
 def make_folder(folder: str | Path, given: str) -> None:

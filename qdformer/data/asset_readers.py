@@ -1,39 +1,33 @@
 """Decodes cutouts, sounds and backgrounds, or makes the built-in ones; keeps what was used last."""
 
-from functools import lru_cache
+from functools import partial
 
-import cv2
 import numpy as np
 
+from qdformer.data.array_cache import ArrayCache
 from qdformer.data.assets import Asset
 from qdformer.data.audio import SAMPLE_RATE, read_waveform
 from qdformer.data.builtin_drawings import draw_background, draw_cutout
 from qdformer.data.builtin_sounds import synthesize
-from qdformer.data.image import read_image
+from qdformer.data.image import read_image, read_rgba
 from qdformer.errors import InputError
+
+FADE = 0.01  # seconds at both ends of a second that is heard
 
 _SILENCE = 1e-4  # root mean square of full scale
 _EDGE_WEIGHTS = (0.25, 0.75, 1, 1, 1, 1, 1, 1, 0.75, 0.25)  # of the tenths of a second
 
+_kept = partial(ArrayCache, max_bytes=2**29)  # for each of the four functions
 
-@lru_cache(maxsize=4096)
+
+@_kept
 def read_cutout(asset: Asset) -> np.ndarray:
     """A cutout trimmed to what is visible of it: (H, W, 4) float32 RGBA, premultiplied, 0 to 255.
 
     Raises:
         InputError: the file is not a picture with transparency, or nothing in it is visible.
     """
-    if asset.path is None:
-        rgba = draw_cutout(asset.group, asset.name)
-    else:
-        data = np.frombuffer(asset.path.read_bytes(), np.uint8)
-        bgra = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if data.size else None
-        if bgra is None or bgra.dtype != np.uint8 or bgra.ndim != 3 or bgra.shape[2] != 4:
-            raise InputError(
-                f"{asset.path}: cannot be read as an 8-bit RGBA picture, which a cutout must be; "
-                "restore or remove it"
-            )
-        rgba = cv2.cvtColor(bgra, cv2.COLOR_BGRA2RGBA)
+    rgba = read_rgba(asset.path) if asset.path else draw_cutout(asset.group, asset.name)
     rows, columns = (np.flatnonzero((rgba[..., 3] > 127).any(axis)) for axis in (1, 0))
     if not rows.size:
         raise InputError(f"{asset.path}: no pixel of this cutout is opaque; remove it")
@@ -42,7 +36,7 @@ def read_cutout(asset: Asset) -> np.ndarray:
     return rgba
 
 
-@lru_cache(maxsize=512)
+@_kept
 def read_sound(asset: Asset) -> np.ndarray:
     """A recording or noise: (L,) float32, mono, 16 kHz, at least one second (silence is added).
 
@@ -53,7 +47,7 @@ def read_sound(asset: Asset) -> np.ndarray:
     return np.pad(sound, (0, max(SAMPLE_RATE - sound.size, 0)))
 
 
-@lru_cache(maxsize=64)
+@_kept
 def read_background(asset: Asset) -> np.ndarray:
     """A background: (H, W, 3) uint8 RGB.
 
@@ -63,7 +57,7 @@ def read_background(asset: Asset) -> np.ndarray:
     return read_image(asset.path) if asset.path else draw_background(asset.name)
 
 
-@lru_cache(maxsize=4096)
+@_kept
 def loud_starts(asset: Asset) -> np.ndarray:
     """Where the seconds of a recording begin that stand for it.
 
@@ -75,15 +69,24 @@ def loud_starts(asset: Asset) -> np.ndarray:
         loudest one's.
 
     Raises:
-        InputError: the file cannot be decoded, or is silent.
+        InputError: the file cannot be decoded, is silent or absurdly loud.
     """
-    step = SAMPLE_RATE // 10
+    step, fade = SAMPLE_RATE // 10, int(FADE * SAMPLE_RATE)
     sound = read_sound(asset)
-    tenths = np.square(sound[: sound.size // step * step]).reshape(-1, step).sum(1)
+    with np.errstate(over="ignore"):
+        squares = np.square(sound[: sound.size // step * step]).reshape(-1, step)
+        tenths = squares.sum(1)
+    if not np.isfinite(tenths).all():
+        raise InputError(f"{asset.path}: this recording is far beyond full scale; remove it")
     energy = np.convolve(tenths, _EDGE_WEIGHTS, "valid")
-    if energy.max() < _SILENCE**2 * SAMPLE_RATE:
+    starts = np.flatnonzero(energy >= energy.max() / 2)
+    # What the fades leave of the two tenths at the ends, and the tenths between them.
+    first, last = squares[starts, fade:].sum(1), squares[starts + 9, :-fade].sum(1)
+    heard = first + np.convolve(tenths, np.ones(8), "valid")[starts + 1] + last
+    starts = starts[heard >= _SILENCE**2 * SAMPLE_RATE]
+    if not starts.size:
         raise InputError(f"{asset.path}: this recording is silent; remove it")
-    return step * np.flatnonzero(energy >= energy.max() / 2)
+    return step * starts
 
 
 def check_asset(asset: Asset) -> None:

@@ -6,28 +6,30 @@ audio classification", 2017), as audio-visual segmentation uses it: one example 
 
 from __future__ import annotations
 
-import io
 import logging
 import pickle
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from qdformer.data.files import open_file
+from qdformer.data.sound_file import SAMPLE_RATE, Sound, read_sound_file
 from qdformer.errors import InputError
+from qdformer.restricted_pickle import read_pickle
 
 logger = logging.getLogger(__name__)
 
-SAMPLE_RATE = 16000
 NUM_MEL_BANDS = 64
 EXAMPLE_FRAMES = 96
 EXAMPLE_HOP = 0.96  # seconds
+
+MAX_LOG_MEL_BYTES = 2**28
+"""The greatest log-mel file that is read: examples for almost three hours."""
 
 _WINDOW = 400
 _HOP = 160
@@ -35,6 +37,8 @@ _FFT = 512
 _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
 _EXAMPLE_SAMPLES = _WINDOW + _HOP * (EXAMPLE_FRAMES - 1)
+# Samples at the limit of float32 have 95. From here on a network's numbers would overflow.
+_MAX_LOG_MEL = 100.0
 
 _warned: set[str] = set()
 
@@ -43,15 +47,16 @@ def read_waveform(path: str | Path) -> np.ndarray:
     """Reads a sound file as mono at 16 kHz.
 
     Args:
-        path: a file of any format and rate that libsndfile reads; channels are averaged.
+        path: a wav, flac or ogg file; channels are averaged, other rates are resampled.
 
     Returns:
-        (L,) float32, L > 0, full scale at 1.
+        (L,) float32, L > 0, all finite, full scale at 1.
 
     Raises:
-        InputError: the file is missing, cannot be decoded, is empty or holds NaN or infinity.
+        InputError: the file is missing, cannot be decoded, is empty, holds NaN or infinity, or has
+            a rate or a length that is not read, see :func:`.sound_file.read_sound_file`.
     """
-    return _to_mono_16k(*_decode(path))
+    return _to_16k(path, read_sound_file(path))
 
 
 def log_mel(waveform: Tensor | np.ndarray) -> Tensor:
@@ -117,25 +122,31 @@ def read_log_mel(path: str | Path) -> Tensor:
     Raises:
         InputError: the file is missing, or holds anything but a finite tensor of that shape.
     """
-    try:
-        with open(path, "rb") as file:
-            examples = _TensorUnpickler(file).load()
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such log-mel file; check the data set's folder.") from error
-    except Exception as error:  # a broken pickle can fail with any type at all
+    with open_file(path, "log-mel", MAX_LOG_MEL_BYTES) as file:
+        try:
+            examples = read_pickle(file)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{path}: not a pickled log-mel tensor ({error}); restore it, or put the clip's "
+                "wav file in place."
+            ) from error
+    if not isinstance(examples, Tensor) or not examples.is_floating_point():
+        found = examples.dtype if isinstance(examples, Tensor) else type(examples).__name__
+        raise InputError(f"{path}: log-mel must be a floating-point tensor, found {found}.")
+    if examples.shape[1:] != (1, EXAMPLE_FRAMES, NUM_MEL_BANDS):
         raise InputError(
-            f"{path}: not a pickled log-mel tensor ({_one_line(error)}); restore it, or put the "
-            "clip's wav file in place."
-        ) from error
-    found = tuple(examples.shape) if isinstance(examples, Tensor) else type(examples).__name__
-    if not isinstance(examples, Tensor) or found[1:] != (1, EXAMPLE_FRAMES, NUM_MEL_BANDS):
-        raise InputError(
-            f"{path}: log-mel must be a tensor of shape (E, 1, 96, 64), found {found}."
+            f"{path}: log-mel must be a tensor of shape (E, 1, 96, 64), found "
+            f"{tuple(examples.shape)}."
         )
-    examples = examples.detach().float()
+    examples = examples.float()
     if not len(examples) or not examples.isfinite().all():
         raise InputError(
             f"{path}: log-mel is empty or holds NaN or infinite values; restore the file."
+        )
+    if examples.abs().max() > _MAX_LOG_MEL:
+        raise InputError(
+            f"{path}: log-mel values must lie within {_MAX_LOG_MEL:.0f} of 0, found "
+            f"{examples.abs().max():.4g}; restore the file."
         )
     return examples
 
@@ -165,12 +176,13 @@ def clip_log_mel(
     """
     if Path(path).suffix == ".pkl":
         return _fit_examples(path, read_log_mel(path), num_frames, hop)[chosen]
-    samples, rate = _decode(path)
-    if samples.shape[1] > 1:
+    # With a second to spare, since resampling looks ahead.
+    sound = read_sound_file(path, 1 + required_samples(num_frames + 1, hop) / SAMPLE_RATE)
+    if sound.channels > 1:
         _warn_once("has several channels, which are averaged", path)
-    if rate != SAMPLE_RATE:
+    if sound.rate != SAMPLE_RATE:
         _warn_once(f"is not sampled at {SAMPLE_RATE} Hz and is resampled", path)
-    waveform = _to_mono_16k(samples, rate)
+    waveform = _to_16k(path, sound)
     if len(waveform) < required_samples(num_frames, hop):
         _warn_once("is too short for its frames and is continued by silence", path)
     elif len(waveform) >= required_samples(num_frames + 1, hop):
@@ -198,32 +210,20 @@ def _warn_once(what: str, path: str | Path) -> None:
         logger.warning("Sound %s %s; further files of that kind are not named.", path, what)
 
 
-def _decode(path: str | Path) -> tuple[np.ndarray, int]:
-    """(L, channels) float32 and the rate in Hz."""
-    if not Path(path).is_file():
-        raise InputError(f"{path}: no such sound file; check the data set's folder.")
-    try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
+def _to_16k(path: str | Path, sound: Sound) -> np.ndarray:
+    waveform = sound.samples
+    if sound.rate != SAMPLE_RATE:
+        # The resampler's kernel grows with the terms of the ratio, to gigabytes for rates like
+        # 44,101 Hz. Every customary rate is exact below 1000; others are off by milliseconds an
+        # hour.
+        ratio = Fraction(SAMPLE_RATE, sound.rate).limit_denominator(1000)
+        waveform = _resampler(ratio)(torch.from_numpy(waveform)).numpy()
+    if not np.isfinite(waveform).all():
         raise InputError(
-            f"{path}: cannot be decoded as sound ({_one_line(error)}); give a wav, flac or ogg "
+            f"{path}: holds NaN, infinite samples or some at the limit of float32; restore the "
             "file."
-        ) from error
-    if not len(samples):
-        raise InputError(f"{path}: holds no sound at all; give at least one sample.")
-    if not np.isfinite(samples).all():
-        raise InputError(f"{path}: holds NaN or infinite samples; restore the file.")
-    return samples, rate
-
-
-def _to_mono_16k(samples: np.ndarray, rate: int) -> np.ndarray:
-    mono = samples.mean(axis=1)
-    if rate == SAMPLE_RATE:
-        return mono
-    # The resampler's kernel grows with the terms of the ratio, to gigabytes for rates like 44,101
-    # Hz. Every customary rate is exact below 1000; others are off by milliseconds an hour.
-    ratio = Fraction(SAMPLE_RATE, rate).limit_denominator(1000)
-    return _resampler(ratio)(torch.from_numpy(mono)).numpy()
+        )
+    return waveform
 
 
 @lru_cache(maxsize=8)
@@ -255,34 +255,3 @@ def _spectrogram(examples: Tensor) -> Tensor:
     frames = examples.unfold(1, _WINDOW, _HOP)  # (E, 15600) -> (E, 96, 400)
     magnitude = torch.fft.rfft(frames * window, n=_FFT).abs()
     return torch.log(magnitude @ _mel_matrix() + _LOG_OFFSET).float()[:, None]
-
-
-def _load_storage(data: bytes) -> Any:
-    return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-
-
-def _latin1(text: str, _encoding: str) -> bytes:
-    return text.encode("latin1")
-
-
-_TENSOR_PARTS = {
-    ("collections", "OrderedDict"): dict,
-    # How pickle protocols up to 2 write bytes.
-    ("_codecs", "encode"): _latin1,
-    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
-    # torch's own function of this name unpickles without restriction.
-    ("torch.storage", "_load_from_bytes"): _load_storage,
-}
-
-
-class _TensorUnpickler(pickle.Unpickler):
-    """Knows the names that a pickled tensor refers to, and refuses every other."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _TENSOR_PARTS:
-            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not tensor data")
-        return _TENSOR_PARTS[module, name]
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

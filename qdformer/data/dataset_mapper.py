@@ -1,6 +1,7 @@
 """From the record of a clip to what the network takes."""
 
 import copy
+import math
 from collections.abc import Sequence
 from itertools import filterfalse, groupby
 from typing import Any
@@ -61,7 +62,7 @@ class AVSDatasetMapper:
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
         """Translate a config to the arguments of the constructor."""
-        size = T.ResizeShortestEdge(
+        size = _ResizeShortestEdge(
             cfg.INPUT.MIN_SIZE_TRAIN if is_train else cfg.INPUT.MIN_SIZE_TEST,
             cfg.INPUT.MAX_SIZE_TRAIN if is_train else cfg.INPUT.MAX_SIZE_TEST,
             cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING if is_train else "choice",
@@ -110,21 +111,24 @@ class AVSDatasetMapper:
         audio = clip_log_mel(clip["audio_file_name"], num_frames, self.audio_hop, chosen)
         if self.is_train:
             audio = self._change_gain(audio)
-        frames = [read_image(name) for name in clip["file_names"]]
-        for name, frame in zip(clip["file_names"], frames):
-            if frame.shape != frames[0].shape:
+        first = read_image(clip["file_names"][0])
+        drawn = T.AugInput(first)
+        transforms = _simplify(self.augmentations(drawn))
+        images = [drawn.image]
+        # One after the other: large frames that are made smaller never lie in memory together.
+        for name in clip["file_names"][1:]:
+            frame = read_image(name)
+            if frame.shape != first.shape:
                 raise InputError(
                     f"{name}: {frame.shape[1]} x {frame.shape[0]} pixels, but the clip's first "
-                    f"frame has {frames[0].shape[1]} x {frames[0].shape[0]}; all must agree"
+                    f"frame has {first.shape[1]} x {first.shape[0]}; all must agree"
                 )
-        drawn = T.AugInput(frames[0])
-        transforms = _simplify(self.augmentations(drawn))
-        images = [drawn.image, *(transforms.apply_image(frame) for frame in frames[1:])]
+            images.append(transforms.apply_image(frame))
         order = slice(None, None, -1 if self.image_format == "BGR" else 1)
         clip["image"] = torch.from_numpy(np.stack([cv2.split(image)[order] for image in images]))
         clip["audio"] = audio
         if self.is_train:
-            clip.update(self._read_labels(clip, frames[0].shape[:2], transforms))
+            clip.update(self._read_labels(clip, first.shape[:2], transforms))
         return clip
 
     def _choose_frames(self, sem_seg_file_names: Sequence[str | None]) -> slice:
@@ -141,7 +145,9 @@ class AVSDatasetMapper:
         if not self.audio_gain:
             return log_mel
         factor = 10 ** (np.random.uniform(-self.audio_gain, self.audio_gain) / 20)
-        return ((log_mel.exp() - 0.01).clamp(min=0) * factor + 0.01).log()
+        # ln((exp(x) - 0.01) factor + 0.01), without the exponential of large values.
+        log_mel = log_mel.clamp(min=math.log(0.01))
+        return log_mel + (factor + 0.01 * (1 - factor) * (-log_mel).exp()).log()
 
     def _read_labels(self, clip: dict[str, Any], size, transforms) -> dict[str, Any]:
         names = clip["sem_seg_file_names"]
@@ -174,6 +180,16 @@ class AVSDatasetMapper:
             "instances": instances,
             "annotated": torch.tensor([name is not None for name in names]),
         }
+
+
+class _ResizeShortestEdge(T.ResizeShortestEdge):
+    """Leaves a row of very wide frames, or a column of very high ones."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        resize = super().get_transform(image)
+        if isinstance(resize, T.ResizeTransform):
+            resize.new_h, resize.new_w = max(resize.new_h, 1), max(resize.new_w, 1)
+        return resize
 
 
 class _ColourTable(T.Transform):

@@ -1,23 +1,41 @@
-"""Frames and masks from image files.
+"""Frames and masks from png and jpeg files.
 
 Stored pixels are taken as they lie: an EXIF orientation is not applied, because the masks were
-drawn on the stored grid.
+drawn on the stored grid. Files may come from anywhere: sizes are checked before anything is
+decoded, and no other decoder is tried, since some start programs or allocate what a header claims.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
 from PIL import Image, ImageChops
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
+from qdformer.data.files import open_file
 from qdformer.errors import InputError
 
 IGNORE_LABEL = 255
+
+MAX_PIXELS = 2**26
+"""The most pixels of an image that is read, 8192 x 8192; takes up to 1 GB while it is."""
+
+MAX_BYTES = 2**28
+"""The greatest image file that is read."""
+
+# A progressive jpeg goes over all of its pixels in every scan, for which a few bytes are enough.
+_MAX_SCANNED_PIXELS = 2**31
+
+_DECODERS = {b"\x89PNG": PngImageFile, b"\xff\xd8\xff": JpegImageFile}
 
 LabelFormat = Literal["binary", "index", "palette"]
 
@@ -26,28 +44,35 @@ def read_image(path: str | Path) -> np.ndarray:
     """Reads a picture.
 
     Args:
-        path: a file of any format that Pillow reads.
+        path: a png or jpeg file, whatever its name; of an animated one the first picture is taken.
 
     Returns:
-        (H, W, 3) uint8, RGB. Grey pictures are repeated, an alpha channel is dropped.
+        (H, W, 3) uint8, RGB. Grey pictures are repeated, an alpha channel is dropped, of 16 bits
+        the upper 8 are taken.
 
     Raises:
-        InputError: the file is missing or cannot be decoded.
+        InputError: the file is missing, cannot be decoded or has more than ``MAX_PIXELS``.
     """
     return _decode(path, _rgb)
+
+
+def read_rgba(path: str | Path) -> np.ndarray:
+    """Reads a picture with transparency: (H, W, 4) uint8 RGBA.
+
+    Raises:
+        InputError: as :func:`read_image`, or the file does not say what is transparent.
+    """
+    return _decode(path, _rgba)
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
     """Reads (height, width) in pixels from the header of an image file, without decoding it.
 
     Raises:
-        InputError: the file is missing or is no image.
+        InputError: the file is missing, is no image or has more than ``MAX_PIXELS``.
     """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    with _opened(path, header_only=True) as image:
+        return image.height, image.width
 
 
 def read_label_map(
@@ -56,7 +81,7 @@ def read_label_map(
     """Reads a mask as a map of labels.
 
     Args:
-        path: an image file without lossy compression (the data sets use png).
+        path: a file without lossy compression (png).
         label_format: what the pixels mean.
             ``"binary"``: foreground (1) is where the brightest channel of the visible colour is
             above 127. A file in which nothing is brighter than 1 holds the labels 0 and 1
@@ -70,8 +95,8 @@ def read_label_map(
         (H, W) uint8. A colour that is not in the palette becomes 255, which is ignored.
 
     Raises:
-        InputError: the file is missing, cannot be decoded, or holds colours where one index for
-            each pixel was expected.
+        InputError: as :func:`read_image`, or the file holds colours where one index for each pixel
+            was expected.
     """
     if label_format == "binary":
         brightness = _decode(path, _brightest_channel)
@@ -112,32 +137,65 @@ def _as_integers(pixels: np.ndarray) -> np.ndarray:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # grey of 16 bits, which Pillow would clip at 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")
 
 
+def _rgba(image: Image.Image) -> Image.Image:
+    if not image.has_transparency_data:
+        raise ValueError("it has no alpha channel, as a cutout must")
+    return image.convert("RGBA")
+
+
 def _brightest_channel(image: Image.Image) -> Image.Image:
-    if image.mode in ("1", "L"):
+    if image.mode.startswith(("1", "L", "I")):
         return image.convert("L")
-    return reduce(ImageChops.lighter, _rgb(image).split())
+    return reduce(ImageChops.lighter, image.convert("RGB").split())
 
 
 def _decode(
     path: str | Path, convert: Callable[[Image.Image], Image.Image] = lambda image: image
 ) -> np.ndarray:
-    # Pillow's decoders fail on broken files with many types (OSError, SyntaxError, ValueError,
-    # EOFError, zlib.error, DecompressionBombError, ...); all of them mean the same to the user.
-    try:
-        with Image.open(path) as image:
-            return np.array(convert(image))
-    except Exception as error:
-        raise _unreadable(path, error) from error
+    with _opened(path) as image:
+        return np.array(convert(image))
 
 
-def _unreadable(path: str | Path, error: Exception) -> InputError:
-    if isinstance(error, FileNotFoundError):
-        return InputError(f"{path}: no such image file; check the data set's folder.")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return InputError(
-        f"{path}: cannot be decoded as an image ({reason}); restore the file or take its clip "
-        "off the list."
-    )
+@contextmanager
+def _opened(path: str | Path, header_only: bool = False) -> Iterator[ImageFile]:
+    """An image whose size is allowed; names the file in every failure."""
+    with open_file(path, "image", MAX_BYTES) as file:
+        # Pillow's decoders fail on broken files with many types (OSError, SyntaxError, ValueError,
+        # EOFError, zlib.error, struct.error, ...); all of them mean the same to the user.
+        try:
+            # Of a file itself, Pillow would ask for as many bytes as its chunks claim to have.
+            source = file if header_only else io.BytesIO(file.read())
+            image = _decoder(source)(source)
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels, and up to {MAX_PIXELS:,} are read"
+                )
+            if isinstance(image, JpegImageFile) and not header_only:
+                _check_scans(source.getvalue(), image)
+            yield image
+        except Exception as error:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise InputError(
+                f"{path}: cannot be decoded as an image ({reason}); restore the file or take its "
+                "clip off the list."
+            ) from error
+
+
+def _decoder(source: BinaryIO) -> type[ImageFile]:
+    start = source.read(4)
+    source.seek(0)
+    for signature, decoder in _DECODERS.items():
+        if start.startswith(signature):
+            return decoder
+    raise ValueError("it is neither png nor jpeg" if start else "it is empty")
+
+
+def _check_scans(data: bytes, image: ImageFile) -> None:
+    scans = data.count(b"\xff\xda")
+    if scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+        raise ValueError(f"{scans} scans, which are too many for its size")

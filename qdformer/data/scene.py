@@ -12,11 +12,10 @@ import numpy as np
 import torch
 from torchaudio.functional import add_noise
 
-from qdformer.data.asset_readers import loud_starts, read_background, read_cutout, read_sound
+from qdformer.data.asset_readers import FADE, loud_starts, read_background, read_cutout, read_sound
 from qdformer.data.assets import Asset, Library
 from qdformer.data.audio import SAMPLE_RATE
 
-FADE = 0.01  # seconds
 _LEVEL, _PEAK = 0.08, 0.6  # root mean square and greatest peak of a sounding second
 _GAIN = 3.0  # decibels up or down
 _SOUNDS, _STAYS = 0.6, 0.35  # chances to sound, and to do as in the second before

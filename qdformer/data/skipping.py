@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from qdformer.errors import InputError
+from qdformer.errors import InputError, sentence
 
 logger = logging.getLogger(__name__)
 
@@ -50,5 +50,5 @@ class SkipUnreadable:
 
     def _skip(self, video_id: str, error: InputError) -> None:
         logger.warning("skipped clip %s: %s", video_id, error)
-        with self.skipped_file.open("a") as file:
-            file.write(f"{video_id}\t{error}\n")
+        with self.skipped_file.open("a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{' '.join(video_id.split())}\t{sentence(error)}\n")

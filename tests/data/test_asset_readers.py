@@ -68,9 +68,9 @@ def test_a_cutout_is_trimmed_and_premultiplied(tmp_path):
 @pytest.mark.parametrize(
     "kind, name, message",
     [
-        ("cutouts", "empty.png", "empty.png: cannot be read as an 8-bit RGBA picture"),
-        ("cutouts", "text.png", "text.png: cannot be read as an 8-bit RGBA picture"),
-        ("cutouts", "rgb.png", "rgb.png: cannot be read as an 8-bit RGBA picture"),
+        ("cutouts", "empty.png", "empty.png: cannot be decoded as an image .it is empty"),
+        ("cutouts", "text.png", "text.png: cannot be decoded as an image"),
+        ("cutouts", "rgb.png", "rgb.png: cannot be decoded as an image .it has no alpha channel"),
         ("cutouts", "clear.png", "clear.png: no pixel of this cutout is opaque"),
         ("sounds", "text.png", "text.png"),
         ("noise", "empty.png", "empty.png"),
@@ -84,3 +84,33 @@ def test_files_that_cannot_be_used(tmp_path, kind, name, message):
     Image.new("RGBA", (4, 4)).save(tmp_path / "clear.png")
     with pytest.raises(InputError, match=message):
         check_asset(Asset(kind, "a", name, tmp_path / name))
+
+
+@pytest.mark.parametrize("value", [1e19, 3e38])
+def test_a_recording_far_beyond_full_scale_is_refused(tmp_path, value):
+    soundfile.write(tmp_path / "a.wav", np.full(SAMPLE_RATE, value), SAMPLE_RATE, "FLOAT")
+    with pytest.raises(InputError, match="a.wav: this recording is far beyond full scale"):
+        loud_starts(Asset("sounds", "a", "a", tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize("number, usable", [(1, False), (160, False), (200, True)])
+def test_a_sound_must_outlast_the_fade(recording, number, usable):
+    asset = recording(np.full(number, 0.5))
+    if usable:
+        assert loud_starts(asset).tolist() == [0]
+    else:
+        with pytest.raises(InputError, match="this recording is silent"):
+            loud_starts(asset)
+
+
+def test_starts_at_which_the_fade_leaves_nothing_are_left_out(recording):
+    sound = np.zeros(2 * SAMPLE_RATE)
+    sound[11200] = 0.9  # the first sample of second 0.7 to 1.7
+    starts = loud_starts(recording(sound)).tolist()
+    assert starts and 11200 not in starts
+
+
+def test_a_cutout_of_one_pixel_is_usable(tmp_path):
+    Image.new("RGBA", (1, 1), (8, 9, 10, 255)).save(tmp_path / "a.png")
+    cutout = read_cutout(Asset("cutouts", "a", "a", tmp_path / "a.png"))
+    assert cutout.tolist() == [[[8, 9, 10, 255]]]

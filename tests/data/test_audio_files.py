@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from torchaudio.functional import resample
 
 from qdformer.data import audio
@@ -211,3 +214,56 @@ def test_each_reason_is_logged_once_with_the_first_file(tmp_path, caplog):
     assert len(messages) == len(expected)
     for message, (name, reason) in zip(messages, expected):
         assert name in message and reason in message
+
+
+@pytest.mark.parametrize("rate", [4000, 8000, 16000, 44100, 44101, 192_000])
+@pytest.mark.parametrize("num_frames", [1, 3])
+def test_a_clip_takes_no_more_of_a_sound_than_it_needs(tmp_path, caplog, rate, num_frames):
+    for seconds in (0.01, 0.96 * num_frames, 0.96 * num_frames + 1, 9):
+        noise = np.random.default_rng(0).uniform(-0.5, 0.5, round(seconds * rate))
+        soundfile.write(tmp_path / "a.wav", noise, rate)
+        whole = audio.log_mel_examples(read_waveform(tmp_path / "a.wav"), num_frames)
+        part = clip_log_mel(tmp_path / "a.wav", num_frames)
+        torch.testing.assert_close(part, whole, atol=1e-4, rtol=0)
+    assert "too short" in caplog.text and "longer" in caplog.text
+
+
+@settings(deadline=None, derandomize=True, max_examples=60)
+@given(
+    samples=hnp.arrays(np.float32, st.tuples(st.integers(1, 40), st.integers(1, 3))),
+    rate=st.sampled_from([4000, 16000, 44100, 1_000_000]),
+)
+def test_whatever_the_samples_log_mel_is_finite_or_they_are_refused(
+    tmp_path_factory, samples, rate
+):
+    path = tmp_path_factory.mktemp("sounds") / "a.wav"
+    soundfile.write(path, np.repeat(samples, 10, 0), rate, "FLOAT")
+    try:
+        waveform = read_waveform(path)
+    except InputError as error:
+        assert str(path) in str(error)
+        assert not (np.abs(samples) < 1e38).all()
+    else:
+        assert np.isfinite(waveform).all() and np.isfinite(samples).all()
+        assert clip_log_mel(path, 2).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.complex64])
+def test_log_mel_of_other_numbers_is_refused(tmp_path, dtype):
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps(torch.zeros(2, 1, 96, 64, dtype=dtype)))
+    with pytest.raises(InputError, match=f"odd.pkl: log-mel must .* floating.* {dtype}"):
+        read_log_mel(tmp_path / "odd.pkl")
+
+
+@pytest.mark.parametrize("value", [-101, 101, 1e30])
+def test_log_mel_that_no_sound_has_is_refused(tmp_path, value):
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps(torch.full((2, 1, 96, 64), float(value))))
+    with pytest.raises(InputError, match="odd.pkl: log-mel values must lie within 100"):
+        read_log_mel(tmp_path / "odd.pkl")
+
+
+def test_log_mel_that_claims_terabytes_is_refused(tmp_path):
+    claimed = torch.zeros(1).expand(10**9, 1, 96, 64)
+    (tmp_path / "odd.pkl").write_bytes(pickle.dumps(claimed))
+    with pytest.raises(InputError, match="odd.pkl"):
+        read_log_mel(tmp_path / "odd.pkl")

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from qdformer.data.audio import clip_log_mel
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.image import read_image, read_label_map
 from qdformer.errors import InputError
+from tests.samples import small_config
 
 NAMES = ("tiny_avss_train", "tiny_ms3_train", "tiny_s4_train")
 
@@ -195,3 +197,39 @@ def test_bad_files_are_named(broken, key, index, picture, message):
     with pytest.raises(InputError, match=message) as caught:
         make()(broken)
     assert path in str(caught.value) or broken["video_id"] in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [-100.0, -4.605170, -4.6, 0.0, 80.0, 100.0])
+@pytest.mark.parametrize("gain", [-20.0, 0.001, 20.0])
+def test_gain_is_that_of_the_magnitudes_however_loud(monkeypatch, value, gain):
+    monkeypatch.setattr(np.random, "uniform", lambda low, high: gain)
+    found = make(audio_gain=20.0)._change_gain(torch.full((3,), value))
+    magnitude = max(math.exp(value) - 0.01, 0)
+    expected = math.log(magnitude * 10 ** (gain / 20) + 0.01)
+    torch.testing.assert_close(found, torch.full((3,), expected), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("is_train", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (1, 4000), (4000, 1), (2, 3)])
+def test_frames_of_every_shape_are_resized(broken, is_train, size):
+    cfg = small_config("INPUT.MIN_SIZE_TRAIN", (48,), "INPUT.MAX_SIZE_TRAIN", 96)
+    cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST = 48, 96
+    for key in ("file_names", "sem_seg_file_names"):
+        value = np.full(size, 1 if key[0] == "s" else 99, np.uint8)
+        broken[key] = [exchange(broken, key, 0, value)] * 300
+    clip = AVSDatasetMapper(cfg, is_train)(broken)
+    expected = {(1, 1): (48, 48), (2, 3): (48, 72), (1, 4000): (1, 96), (4000, 1): (96, 1)}[size]
+    assert clip["image"].shape[-2:] == expected and (clip["image"] == 99).all()
+    assert len(clip["audio"]) == len(clip["image"]) == (5 if is_train else 300)
+    if is_train:
+        masks = [instances.gt_masks.tensor for instances in clip["instances"]]
+        assert all(mask.shape == (1, *expected) and mask.all() for mask in masks)
+
+
+def test_labels_of_no_object(broken):
+    for value in (0, 255):
+        broken["sem_seg_file_names"] = [
+            exchange(broken, "sem_seg_file_names", 0, np.full((64, 64), value, np.uint8))
+        ] * 3
+        clip = make()(broken)
+        assert clip["annotated"].all() and not any(map(len, clip["instances"]))

@@ -1,9 +1,13 @@
+import struct
+import zlib
+from functools import partial
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from qdformer.data.classes import class_palette
-from qdformer.data.image import read_image, read_label_map, read_size
+from qdformer.data.image import read_image, read_label_map, read_rgba, read_size
 from qdformer.errors import InputError
 
 # (2, 3) with every corner different, so that a flip or a transposition would show.
@@ -157,3 +161,87 @@ def test_the_brightest_channel_decides_about_binary_masks(tmp_path, mode):
     colours = np.array([[(200, 0, 1), (0, 200, 1), (0, 1, 200), (127, 127, 127)]], np.uint8)
     labels = read_label_map(save(tmp_path / "a.png", colours, mode), "binary")
     assert labels.tolist() == [[1, 1, 1, 0]]
+
+
+def claim(path, width, height):
+    """A png whose header claims a size, in front of the data of one pixel."""
+    data = bytearray(save(path, LABELS[:1, :1]).read_bytes())
+    data[16:24] = struct.pack(">II", width, height)
+    data[29:33] = zlib.crc32(data[12:29]).to_bytes(4, "big")
+    path.write_bytes(data)
+    return path
+
+
+READS = [
+    read_image,
+    read_rgba,
+    read_size,
+    *(
+        partial(read_label_map, label_format=f, palette=PALETTE)
+        for f in ("binary", "index", "palette")
+    ),
+]
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize("size", [(100_000, 100_000), (10_000, 10_000), (2**26 + 1, 1)])
+def test_sizes_are_refused_before_anything_is_decoded(tmp_path, recwarn, read, size):
+    path = claim(tmp_path / "a.png", *size)
+    with pytest.raises(InputError, match=f"a.png: .*{size[0]} x {size[1]} pixels"):
+        read(path)
+    assert not recwarn.list
+
+
+def test_the_largest_size_is_read_from_the_header(tmp_path):
+    assert read_size(claim(tmp_path / "a.png", 2**20, 2**6)) == (2**6, 2**20)
+
+
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "tiff", "webp", "ppm", "eps"])
+def test_other_formats_are_not_tried_whatever_their_name(tmp_path, suffix):
+    Image.fromarray(LABELS * 255).save(tmp_path / f"a.{suffix}")
+    path = (tmp_path / f"a.{suffix}").rename(tmp_path / "a.png")
+    for read in READS:
+        with pytest.raises(InputError, match="a.png: .*neither png nor jpeg"):
+            read(path)
+
+
+def test_jpegs_with_scans_without_number_are_refused(tmp_path):
+    path = tmp_path / "a.jpg"
+    Image.new("RGB", (800, 600)).save(path, progressive=True)
+    data = path.read_bytes()
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    path.write_bytes(data[:-2] + 5 * scan + data[-2:])
+    assert read_image(path).shape == (600, 800, 3)
+    path.write_bytes(data[:-2] + 5000 * scan + data[-2:])
+    with pytest.raises(InputError, match="a.jpg: .* scans"):
+        read_image(path)
+
+
+def test_frames_of_16_bits_keep_their_upper_8(tmp_path):
+    deep = np.array([[0, 255, 256, 32768, 65535]], np.uint16)
+    frame = read_image(save(tmp_path / "a.png", deep))
+    assert frame[0, :, 0].tolist() == [0, 0, 1, 128, 255]
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_binary_masks_of_16_bits(tmp_path, white):
+    path = save(tmp_path / "a.png", LABELS.astype(np.uint16) * white)
+    assert np.array_equal(read_label_map(path, "binary"), LABELS)
+
+
+def test_of_animated_files_the_first_picture_is_taken(tmp_path):
+    pictures = [Image.fromarray(LABELS * value) for value in (255, 9, 99)]
+    pictures[0].save(tmp_path / "a.png", save_all=True, append_images=pictures[1:])
+    assert np.array_equal(read_image(tmp_path / "a.png")[..., 0], LABELS * 255)
+
+
+def test_transparency_of_every_kind(tmp_path):
+    alpha = np.array([[0, 9, 255], [255, 9, 0]], np.uint8)
+    grey = np.dstack([LABELS, alpha])
+    colour = np.dstack([LABELS, LABELS + 7, LABELS + 9, alpha])
+    assert np.array_equal(read_rgba(save(tmp_path / "a.png", colour)), colour)
+    assert np.array_equal(read_rgba(save(tmp_path / "a.png", grey))[..., [0, 3]], grey)
+    Image.fromarray(LABELS).save(tmp_path / "a.png", transparency=1)
+    assert np.array_equal(read_rgba(tmp_path / "a.png")[..., 3], 255 - 255 * LABELS)
+    with pytest.raises(InputError, match="a.png: .*no alpha channel"):
+        read_rgba(save(tmp_path / "a.png", LABELS))
