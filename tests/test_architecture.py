@@ -37,6 +37,7 @@ ALLOWED = {
     "visualization": {"data"},
     "predictor": {"config", "data", *MODEL},
     "engine": {"config", "restricted_pickle", "whole_file", *READERS, *MODEL},
+    "reproduction": {"engine", "whole_file", *READERS},
     "benchmark": {"config", "engine", "whole_file", *READERS, *MODEL},
 }
 """What each part of the package may import besides itself and `errors`."""

@@ -1,0 +1,1 @@
+"""The paper's tables and figures: what is run, how it is run, what is reported."""

@@ -1,0 +1,209 @@
+"""Runs of the rows: each a process of its own, skipped when done, resumed when cut off."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from tqdm import tqdm
+
+from qdformer.engine.hooks import Stopped
+from qdformer.engine.setup import load_config, load_records, register_roots
+from qdformer.reproduction.experiments import Experiment, Row
+from qdformer.whole_file import whole_file
+
+TRAIN_NET = Path(__file__).resolve().parents[2] / "projects/QDFormer/train_net.py"
+RESULT, LOG = "result.json", "output.txt"
+POLL = 0.5  # seconds
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row on one data set with one seed.
+
+    Attributes:
+        row: what is run.
+        data: the data set, a registered name without its split.
+        seed: of the run.
+        folder: what it writes goes there; the same config has the same one in every table.
+        cfg: its whole config.
+        weights: the checkpoint that is evaluated; None trains.
+    """
+
+    row: Row
+    data: str
+    seed: int
+    folder: Path
+    cfg: CfgNode
+    weights: Path | None = None
+
+    @property
+    def iterations(self) -> int:
+        """What is left for the progress bar when nothing is done."""
+        return 0 if self.weights else self.cfg.SOLVER.MAX_ITER
+
+    def is_done(self) -> bool:
+        """Whether it ended without an error."""
+        result = self.result()
+        return result is not None and result["error"] is None
+
+    def result(self) -> dict[str, Any] | None:
+        """What :func:`execute` wrote, if the run has ended."""
+        path = self.folder / RESULT
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def plan(
+    experiment: Experiment,
+    *,
+    data: Sequence[str],
+    seeds: int,
+    config_file: str,
+    overrides: Sequence[str],
+    output: Path,
+) -> list[Run]:
+    """The runs of a table or figure, those that others need first; nothing is run.
+
+    Args:
+        experiment: what to run.
+        data: registered data sets without their split, e.g. ``avsbench_ms3``.
+        seeds: runs of each row, with seeds 0, 1, ...
+        config_file: that the rows change.
+        overrides: keys and values in turn, for all rows; a row's own come last.
+        output: of all runs.
+
+    Raises:
+        InputError: a key, a value or a data set cannot be used.
+    """
+    cfg = load_config(config_file, list(overrides))
+    register_roots(cfg.DATASETS.AVS_ROOTS)
+    for name in data:
+        load_records(f"{name}_train"), load_records(f"{name}_test")
+    runs: list[Run] = []
+    for name in data:
+        for seed in range(seeds):
+            trained: dict[str, Path] = {}
+            for row in experiment.rows:
+                cfg = _config(row, name, seed, config_file, overrides)
+                weights = trained[row.weights_of] if row.weights_of else None
+                source = cfg.dump() + str(weights and weights.name)
+                digest = hashlib.sha256(source.encode()).hexdigest()[:10]
+                slug = re.sub(r"\W+", "_", row.name).strip("_").lower()
+                folder = output / "runs" / f"{name}_{slug}_seed{seed}_{digest}"
+                trained[row.name] = folder
+                final = weights and weights / "model_final.pth"
+                runs.append(Run(row, name, seed, folder, cfg, final))
+    return runs
+
+
+def execute(runs: Sequence[Run]) -> None:
+    """Run what is missing, with the time that is left for all of it.
+
+    A run that fails is reported with its error, and the rest goes on.
+
+    Raises:
+        Stopped: somebody stopped a run; the same call goes on.
+    """
+    missing = {run.folder: run for run in runs if not run.is_done()}
+    total = sum(run.iterations for run in missing.values())
+    with tqdm(total=total, unit="it", desc=f"{len(missing)} runs", smoothing=0.02) as bar:
+        for number, run in enumerate(missing.values(), start=1):
+            bar.set_description(f"{number}/{len(missing)} {run.row.name}, seed {run.seed}")
+            _execute(run, bar)
+
+
+def _execute(run: Run, bar: tqdm) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    cfg_file = run.folder / "run.yaml"
+    cfg_file.write_text(run.cfg.dump(), encoding="utf-8")
+    command = [sys.executable, TRAIN_NET, "--config-file", cfg_file]
+    command += ["--eval-only"] if run.weights else ["--resume"]
+    options = ["OUTPUT_DIR", run.folder] + (["MODEL.WEIGHTS", run.weights] if run.weights else [])
+    begin = time.monotonic()
+    counted = done = 0
+    with _alone(run.folder) as lock, (run.folder / LOG).open("ab") as log:
+        start = log.tell()
+        process = subprocess.Popen(
+            [*map(str, [*command, *options])], stdout=log, stderr=log, pass_fds=[lock]
+        )
+        try:
+            while True:
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+                done = min(_iterations_done(run.folder), run.iterations)
+                bar.update(done - counted)
+                counted = done
+                if ended:
+                    break
+                time.sleep(POLL)
+        except BaseException:
+            process.terminate()  # it saves
+            process.wait()
+            raise
+    process.returncode = code = os.waitstatus_to_exitcode(status)
+    if code == os.EX_TEMPFAIL:
+        raise Stopped
+    bar.update(run.iterations - counted)
+    text = (run.folder / LOG).read_bytes()[start:].decode(errors="replace")
+    _write_result(run, {
+        "metrics": _metrics(run) if code == 0 else {},
+        "error": None if code == 0 else _reason(code, text),
+        "seconds": time.monotonic() - begin,
+        "peak_memory_gb": usage.ru_maxrss * 1024 / 1e9,
+    })  # fmt: skip
+
+
+@contextmanager
+def _alone(folder: Path):
+    """Wait for a process of an earlier call that still works in the folder."""
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        os.set_inheritable(lock.fileno(), True)
+        yield lock.fileno()
+
+
+def _config(row: Row, data: str, seed: int, config_file: str, overrides: Sequence[str]) -> CfgNode:
+    fixed = {
+        "DATASETS.TRAIN": (f"{data}_train",),
+        "DATASETS.TEST": (f"{data}_test",),
+        "SEED": seed,
+        "OUTPUT_DIR": "",
+    }
+    changes = [part for item in ({} | fixed | row.overrides).items() for part in item]
+    return load_config(config_file, [*overrides, *map(str, changes)])
+
+
+def _iterations_done(folder: Path) -> int:
+    path = folder / "metrics.json"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    for line in reversed(lines):
+        if found := re.search(r'"iteration": (\d+)', line):
+            return int(found[1]) + 1
+    return 0
+
+
+def _metrics(run: Run) -> dict[str, float | None]:
+    (path,) = (run.folder / "inference" / f"{run.data}_test").glob("*.json")
+    return json.loads(path.read_text(encoding="utf-8"))["metrics"]
+
+
+def _reason(code: int, text: str) -> str:
+    """Why a run failed, in a line."""
+    if code < 0:
+        return f"killed by signal {-code}; memory may have run out"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else f"exit code {code}"
+
+
+def _write_result(run: Run, result: dict[str, Any]) -> None:
+    with whole_file(run.folder / RESULT) as partial:
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
