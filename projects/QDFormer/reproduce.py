@@ -19,6 +19,7 @@ from qdformer.benchmark.machine import describe_machine
 from qdformer.engine.hooks import Stopped
 from qdformer.errors import InputError, sentence
 from qdformer.reproduction.experiments import EXPERIMENTS, find_experiment
+from qdformer.reproduction.figures import FigureOptions, draw_figure
 from qdformer.reproduction.report import write_report
 from qdformer.reproduction.runs import execute, plan
 
@@ -35,11 +36,14 @@ def main(args: argparse.Namespace) -> None:
         overrides=args.opts,
         output=output,
     )
+    pictures = {}
     try:
         execute(runs)
+        options = FigureOptions(tuple(args.snr), args.noise, tuple(args.classes))
+        pictures = draw_figure(args.experiment, runs, options)
     finally:
         machine = describe_machine("cuda" if torch.cuda.is_available() else "cpu")
-        files = write_report(output / args.experiment, experiment, runs, {}, machine)
+        files = write_report(output / args.experiment, experiment, runs, pictures, machine)
         print("\n".join(f"Report: {file}" for file in files))
 
 
@@ -52,6 +56,11 @@ if __name__ == "__main__":
     parser.add_argument("--config-file", required=True, help="that the rows change")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each row")
     parser.add_argument("--output", default="output/reproduce")
+    parser.add_argument("--snr", nargs="+", type=float, default=FigureOptions.snrs,
+                        help="Fig. 7: decibels, sound over noise")  # fmt: skip
+    parser.add_argument("--noise", default=FigureOptions.noise,
+                        help="Fig. 7: a folder of recordings, or what is synthesised")  # fmt: skip
+    parser.add_argument("--classes", nargs="+", default=(), help="Fig. 6: classes to show")
     parser.add_argument("opts", nargs="*", help="KEY VALUE pairs for all rows")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -24,6 +24,7 @@ from torch import nn
 
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.skipping import SkipUnreadable
+from qdformer.data.source_mix import mix_sources
 from qdformer.data.train_loader import TrainLoader
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
 from qdformer.engine.hooks import (
@@ -156,6 +157,8 @@ class Trainer(DefaultTrainer):
         """Batches of ``SOLVER.IMS_PER_BATCH`` clips over all processes."""
         records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
         loader = cfg.DATALOADER
+        if loader.SINGLE_SOURCE >= 0:
+            records = mix_sources(records, loader.SINGLE_SOURCE, max(cfg.SEED, 0))
 
         def build_sampler(seed: int):
             if loader.SAMPLER_TRAIN == "TrainingSampler":

@@ -97,6 +97,8 @@ _BASELINE = {"MODEL.META_ARCHITECTURE": "QDFormerBaseline"}
 _SIZES = ("INPUT.MIN_SIZE_TRAIN", "INPUT.MAX_SIZE_TRAIN", "INPUT.MIN_SIZE_TEST",
           "INPUT.MAX_SIZE_TEST")  # fmt: skip
 
+_FULL = (Row("QDFormer"),)
+
 EXPERIMENTS = {
     "tab1": Experiment(
         "Tab. 1: backbones",
@@ -172,6 +174,24 @@ EXPERIMENTS = {
             (1, 32, 64, 128, 256),
             (52.7, 61.4, 60.0, 61.6, 60.6),
             (24.8, 31.5, 43.2, 46.6, 46.1),
+        ),
+    ),
+    "fig5": Experiment("Fig. 5: what the model sees and hears", _FULL),
+    "fig6": Experiment("Fig. 6: the audio semantic space", _FULL),
+    "fig7": Experiment(
+        "Fig. 7: background noise",
+        (*_FULL, Row("continuous tokens", {"MODEL.QDFORMER.QUANTIZATION": False})),
+    ),
+    "figA": Experiment("Fig. A: IoU per class", _FULL),
+    "figB": Experiment(
+        "Fig. B: training with and without single-source clips, equally many clips",
+        tuple(
+            Row(
+                f"{tokens} tokens, {'half single-source' if single else 'multi-source only'}",
+                {"MODEL.QDFORMER.NUM_TOKENS": tokens, "DATALOADER.SINGLE_SOURCE": single},
+            )
+            for tokens in (3, 5)
+            for single in (0.5, 0.0)
         ),
     ),
 }

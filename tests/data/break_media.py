@@ -1,6 +1,6 @@
 """Throws damaged and hostile files at everything that reads pictures, sounds and log-mel.
 
-    python tests/data/break_media.py --inputs 20000 --seed 0
+    python -m tests.data.break_media --inputs 20000 --seed 0
 
 Every input must end in a result or in an ``InputError`` that names the file. A process of its own
 does the reading, with bounded memory: one that dies, or takes too long over an input, is counted

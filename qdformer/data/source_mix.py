@@ -1,0 +1,42 @@
+"""How many of the training clips have one sounding source (Fig. B)."""
+
+from typing import Any
+
+import numpy as np
+
+from qdformer.errors import InputError
+
+SINGLE_SOURCE = ("s4", "v1s")
+"""Subsets whose clips have one source each."""
+
+
+def mix_sources(records: list[dict[str, Any]], single: float, seed: int) -> list[dict[str, Any]]:
+    """Choose clips so that a given part of them has a single source.
+
+    Args:
+        records: of single- and multi-source clips, told apart by their ``subset``.
+        single: the part with one source, 0 to 1.
+        seed: of the choice.
+
+    Returns:
+        As many records for every ``single`` from 0 to 0.5, so that such trainings compare: all that
+        can be halved, in the order in which they came.
+
+    Raises:
+        InputError: one of the two kinds is missing or too rare for ``single``.
+    """
+    kinds = [[], []]
+    for index, record in enumerate(records):
+        kinds[record["subset"] in SINGLE_SOURCE].append(index)
+    total = min(len(kinds[0]), 2 * len(kinds[1]))
+    counts = [total - round(single * total), round(single * total)]
+    if not total or any(count > len(kind) for count, kind in zip(counts, kinds)):
+        raise InputError(
+            f"DATALOADER.SINGLE_SOURCE is {single}, but the {len(records)} training clips have "
+            f"{len(kinds[1])} with one source and {len(kinds[0])} with several; at least "
+            f"{counts[1]} and {counts[0]} are needed"
+        )
+    rng = np.random.default_rng(seed)
+    # Nested: a greater part of one kind holds the clips of a smaller one.
+    chosen = [rng.permutation(kind)[:count] for kind, count in zip(kinds, counts)]
+    return [records[index] for index in np.sort(np.concatenate(chosen)).astype(int)]

@@ -1,0 +1,56 @@
+"""What all charts have in common: figures of a size in pixels, their pictures, their colours."""
+
+import textwrap
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+_DPI = 100
+
+
+def new_figure(width: int, height: int, title: str) -> Figure:
+    """An empty figure, without pyplot, which would keep it and is not safe in threads.
+
+    Args:
+        width: pixels.
+        height: pixels.
+        title: stands at the top, broken into lines; the figure gets higher by them.
+    """
+    lines = textwrap.wrap(title, max(width // 12, 1))
+    size = width / _DPI, (height + 22 * len(lines)) / _DPI
+    figure = Figure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    FigureCanvasAgg(figure)
+    if lines:
+        figure.suptitle("\n".join(lines), fontsize=12, weight="bold")
+    return figure
+
+
+def picture(figure: Figure) -> np.ndarray:
+    """Draw a figure of :func:`new_figure`: (h, w, 3) uint8 RGB.
+
+    Names are written as they are: a dollar sign in one begins no formula.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    canvas = figure.canvas
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def colours(count: int) -> np.ndarray:
+    """So many colours, (count, 3) RGB from 0 to 1: easily told apart up to 10, still up to 20."""
+    if count <= 20:
+        return matplotlib.colormaps["tab10" if count <= 10 else "tab20"](range(count))[:, :3]
+    return matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, count))[:, :3]
+
+
+def say_empty(axes: Axes, text: str) -> None:
+    """Write into axes why nothing is drawn there."""
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
