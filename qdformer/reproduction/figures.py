@@ -169,6 +169,7 @@ def _logged(folder: Path) -> list[Mapping[str, float]]:
 def _load(run: Run) -> tuple[CfgNode, nn.Module]:
     """The config and the trained model of a run."""
     cfg = run.cfg.clone()
+    cfg.OUTPUT_DIR = str(run.folder)
     check_datasets(cfg, eval_only=True)
     model = Trainer.build_model(cfg)
     AVSCheckpointer(model, complete=True).load(str(run.folder / "model_final.pth"))
