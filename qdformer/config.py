@@ -13,12 +13,22 @@ def add_qdformer_config(cfg: CN) -> None:
     # registers <folder name>_{s4,ms3,avss}_{train,val,test}. avsbench_* is always registered.
     cfg.DATASETS.AVS_ROOTS = ()
 
+    # The part of the training clips with one source, 0 to 1, out of as many clips for each part up
+    # to 0.5 (Fig. B); -1 takes all clips as they are.
+    cfg.DATALOADER.SINGLE_SOURCE = -1.0
+
     # Frames of a training clip, T (Tab. B). At inference every clip keeps its own length.
     cfg.INPUT.NUM_FRAMES = 5
     # Seconds between the starts of two log-mel examples: 0.96 as AVSBench, 1.0 in step with frames.
     cfg.INPUT.AUDIO_HOP = 0.96
     # In training, the sound is made louder or softer by up to this many dB.
     cfg.INPUT.AUDIO_GAIN = 0.0
+    # At inference, clips come with their sound separated, too, for META_ARCHITECTURE
+    # "TimeDomainBaseline" (Tab. 2, row 2): by which of qdformer/data/separation.py ("": none), and
+    # into how many sources.
+    cfg.INPUT.SEPARATION = CN()
+    cfg.INPUT.SEPARATION.METHOD = ""
+    cfg.INPUT.SEPARATION.NUM_SOURCES = 2
     # In training, the frames' brightness and contrast change by up to this fraction.
     cfg.INPUT.COLOR_JITTER = 0.0
 

@@ -18,7 +18,7 @@ SOURCES = sorted(
 )
 
 READERS = {"data", "evaluation", "visualization"}
-MODEL = {"qdformer", "segmenter", "modeling", "layers"}
+MODEL = {"qdformer", "time_domain", "segmenter", "modeling", "layers"}
 ALLOWED = {
     "__init__": {"compat", "dependencies"},
     "compat": set(),
@@ -31,6 +31,7 @@ ALLOWED = {
     "modeling": {"layers"},
     "segmenter": {"modeling", "layers"},
     "qdformer": {"segmenter", "modeling", "layers"},
+    "time_domain": {"qdformer", "segmenter", "modeling"},
     "onnx_export": {"segmenter", "modeling", "layers"},
     "data": {"restricted_pickle", "whole_file"},
     "evaluation": {"data"},

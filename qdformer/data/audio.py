@@ -176,6 +176,24 @@ def clip_log_mel(
     """
     if Path(path).suffix == ".pkl":
         return _fit_examples(path, read_log_mel(path), num_frames, hop)[chosen]
+    return log_mel_examples(clip_waveform(path, num_frames, hop), num_frames, hop, chosen)
+
+
+def clip_waveform(path: str | Path, num_frames: int, hop: float = EXAMPLE_HOP) -> np.ndarray:
+    """The sound of a clip of T frames as samples, for all that its log-mel cannot give.
+
+    Args:
+        path: a sound file; what it lacks or has too much of is logged as by :func:`clip_log_mel`.
+        num_frames: T.
+        hop: seconds between two examples.
+
+    Returns:
+        (L,) float32 at 16 kHz: T seconds, or more where the examples reach beyond them.
+
+    Raises:
+        InputError: as :func:`read_waveform` and :func:`check_has_samples`.
+    """
+    check_has_samples(path)
     # With a second to spare, since resampling looks ahead.
     sound = read_sound_file(path, 1 + required_samples(num_frames + 1, hop) / SAMPLE_RATE)
     if sound.channels > 1:
@@ -187,7 +205,21 @@ def clip_log_mel(
         _warn_once("is too short for its frames and is continued by silence", path)
     elif len(waveform) >= required_samples(num_frames + 1, hop):
         _warn_once("is longer than its frames and is cut", path)
-    return log_mel_examples(waveform, num_frames, hop, chosen)
+    length = max(num_frames * SAMPLE_RATE, required_samples(num_frames, hop))
+    return np.pad(waveform[:length], (0, max(0, length - len(waveform))))
+
+
+def check_has_samples(path: str | Path) -> None:
+    """Refuses a clip's sound that is there as log-mel only.
+
+    Raises:
+        InputError: it is.
+    """
+    if Path(path).suffix == ".pkl":
+        raise InputError(
+            f"{path}: is released log-mel, which cannot be mixed with noise nor separated; put the "
+            "clip's wav file in its place."
+        )
 
 
 def _fit_examples(path: str | Path, examples: Tensor, num_frames: int, hop: float) -> Tensor:

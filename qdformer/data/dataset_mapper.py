@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import filterfalse, groupby
 from typing import Any
 
@@ -15,8 +15,9 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from qdformer.data.audio import EXAMPLE_HOP, clip_log_mel
+from qdformer.data.audio import EXAMPLE_HOP, clip_log_mel, clip_waveform, log_mel_examples
 from qdformer.data.image import read_image, read_label_map
+from qdformer.data.separation import build_separator
 from qdformer.errors import InputError
 
 
@@ -39,6 +40,7 @@ class AVSDatasetMapper:
         num_frames: int,
         audio_hop: float = EXAMPLE_HOP,
         audio_gain: float = 0.0,
+        separate: Callable[[np.ndarray], np.ndarray] | None = None,
     ):
         """
         Args:
@@ -51,6 +53,7 @@ class AVSDatasetMapper:
             num_frames: the most frames T of a training clip; longer ones are cut at random.
             audio_hop: seconds between log-mel examples.
             audio_gain: the sound is made louder or softer by up to this many dB in training.
+            separate: takes a waveform (L,) apart, to (S, L); None leaves it together.
         """
         self.is_train = is_train
         self.augmentations = T.AugmentationList(augmentations)
@@ -58,6 +61,7 @@ class AVSDatasetMapper:
         self.palette, self.num_classes = palette, num_classes
         self.num_frames = num_frames
         self.audio_hop, self.audio_gain = audio_hop, audio_gain
+        self.separate = separate
 
     @classmethod
     def from_config(cls, cfg, is_train: bool = True) -> dict[str, Any]:
@@ -86,18 +90,21 @@ class AVSDatasetMapper:
             "num_frames": cfg.INPUT.NUM_FRAMES,
             "audio_hop": cfg.INPUT.AUDIO_HOP,
             "audio_gain": cfg.INPUT.AUDIO_GAIN,
+            "separate": None if is_train else build_separator(cfg),
         }
 
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """
         Args:
-            record: a clip, see :func:`qdformer.data.avsbench.load_avs`.
+            record: a clip, see :func:`qdformer.data.avsbench.load_avs`; ``noise``, a
+                :class:`qdformer.data.noise.BackgroundNoise`, is heard behind its sound.
 
         Returns:
-            The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32
-            and, in training, ``instances``, T Detectron2 ``Instances`` that list the clip's M
-            objects in one order (``gt_classes`` from 0, ``gt_masks`` with an empty mask where the
-            object is silent), and ``annotated`` (T,) bool.
+            The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32,
+            with a separator ``separated_audio`` (S, T, 1, 96, 64) float32 and, in training,
+            ``instances``, T Detectron2 ``Instances`` that list the clip's M objects in one order
+            (``gt_classes`` from 0, ``gt_masks`` with an empty mask where the object is silent), and
+            ``annotated`` (T,) bool.
 
         Raises:
             InputError: a file cannot be read, or does not fit the others.
@@ -108,9 +115,9 @@ class AVSDatasetMapper:
             chosen = self._choose_frames(clip["sem_seg_file_names"])
             for key in ("file_names", "sem_seg_file_names"):
                 clip[key] = clip[key][chosen]
-        audio = clip_log_mel(clip["audio_file_name"], num_frames, self.audio_hop, chosen)
+        sound = self._read_sound(clip, num_frames, chosen)
         if self.is_train:
-            audio = self._change_gain(audio)
+            sound["audio"] = self._change_gain(sound["audio"])
         first = read_image(clip["file_names"][0])
         drawn = T.AugInput(first)
         transforms = _simplify(self.augmentations(drawn))
@@ -126,7 +133,7 @@ class AVSDatasetMapper:
             images.append(transforms.apply_image(frame))
         order = slice(None, None, -1 if self.image_format == "BGR" else 1)
         clip["image"] = torch.from_numpy(np.stack([cv2.split(image)[order] for image in images]))
-        clip["audio"] = audio
+        clip.update(sound)
         if self.is_train:
             clip.update(self._read_labels(clip, first.shape[:2], transforms))
         return clip
@@ -139,6 +146,25 @@ class AVSDatasetMapper:
         useful = [start for start in starts if annotated[start : start + self.num_frames].any()]
         start = int(np.random.choice(useful if useful else starts))
         return slice(start, start + self.num_frames)
+
+    def _read_sound(
+        self, clip: dict[str, Any], num_frames: int, chosen: slice
+    ) -> dict[str, Tensor]:
+        path, noise, hop = clip["audio_file_name"], clip.get("noise"), self.audio_hop
+        if noise is None and self.separate is None:
+            return {"audio": clip_log_mel(path, num_frames, hop, chosen)}
+        # Of the whole clip, so that what is heard in a frame does not depend on the chosen ones.
+        waveform = clip_waveform(path, num_frames, hop)
+        if noise is not None:
+            waveform = noise.behind(waveform)
+        sound = {"audio": log_mel_examples(waveform, num_frames, hop, chosen)}
+        if self.separate is not None:
+            examples = [
+                log_mel_examples(source, num_frames, hop, chosen)
+                for source in self.separate(waveform)
+            ]
+            sound["separated_audio"] = torch.stack(examples)
+        return sound
 
     def _change_gain(self, log_mel: Tensor) -> Tensor:
         """Scale the magnitudes behind log-mel values, which are ln(magnitude + 0.01)."""

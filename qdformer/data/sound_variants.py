@@ -1,5 +1,6 @@
 """The same clips with another sound: what a model that listens must answer differently."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,8 @@ import numpy as np
 import soundfile
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from qdformer.data.audio import SAMPLE_RATE
+from qdformer.data.audio import SAMPLE_RATE, check_has_samples
+from qdformer.data.noise import draw_noise
 
 SILENCE, OTHER_SOUND = "silence", "other_sound"
 
@@ -39,6 +41,37 @@ def register_sound_variants(name: str, folder: str) -> list[str]:
         changed = [record | {"audio_file_name": file} for record, file in zip(records, files)]
         _register(f"{name}_{variant}", changed, metadata)
     return [name, *(f"{name}_{variant}" for variant in variants)]
+
+
+def register_noise_variants(
+    name: str, snrs: Sequence[float], source: str | Path = "mixture", seed: int = 0
+) -> list[str]:
+    """Register a data set once more for each strength of background noise (Fig. 7).
+
+    The noise is mixed in when a clip is read, and is the same at each strength but for its level.
+
+    Args:
+        name: a registered data set; the new ones are ``<name>_snr<dB>``, e.g. ``<name>_snr-5``.
+        snrs: energy of the sound over that of the noise, dB.
+        source: of the noise, see :func:`qdformer.data.noise.draw_noise`.
+        seed: another one draws other noise.
+
+    Returns:
+        The new names, in the order of ``snrs``.
+
+    Raises:
+        InputError: a clip's sound is there as log-mel only, or as :func:`.noise.draw_noise`.
+    """
+    records = DatasetCatalog.get(name)
+    metadata = MetadataCatalog.get(name).as_dict()
+    for record in records:
+        check_has_samples(record["audio_file_name"])
+    video_ids = [record["video_id"] for record in records]
+    variants = {f"{name}_snr{snr:g}": draw_noise(video_ids, snr, source, seed) for snr in snrs}
+    for variant, noises in variants.items():
+        changed = [record | {"noise": noise} for record, noise in zip(records, noises)]
+        _register(variant, changed, metadata)
+    return list(variants)
 
 
 def _register(name: str, records: list[dict[str, Any]], metadata: dict[str, Any]) -> None:

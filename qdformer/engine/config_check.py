@@ -5,11 +5,15 @@ import math
 import timm
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
+from detectron2.modeling import BACKBONE_REGISTRY
 
 from qdformer.errors import InputError, make_folder
 from qdformer.modeling.codebook import UPDATE_RULES
 from qdformer.modeling.criterion import PIXEL_LOSSES
+from qdformer.qdformer import QDFormer, QDFormerBaseline
+from qdformer.time_domain import TimeDomainBaseline
+
+ARCHITECTURES = (QDFormer, QDFormerBaseline, TimeDomainBaseline)
 
 LEAST = {
     "MODEL.QDFORMER.HIDDEN_DIM": 1,
@@ -21,6 +25,7 @@ LEAST = {
     "MODEL.QDFORMER.ENCODER.NUM_POINTS": 1,
     "MODEL.QDFORMER.ENCODER.TEMPORAL_WINDOW": 0,
     "MODEL.QDFORMER.CODEBOOK.NUM_CODES": 1,
+    "INPUT.SEPARATION.NUM_SOURCES": 1,
     "INPUT.NUM_FRAMES": 1,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
@@ -149,7 +154,7 @@ def _check_pixels(cfg: CfgNode) -> None:
 
 def _check_choices(cfg: CfgNode) -> None:
     choices = {
-        "MODEL.META_ARCHITECTURE": [name for name, _ in META_ARCH_REGISTRY if "QDFormer" in name],
+        "MODEL.META_ARCHITECTURE": [architecture.__name__ for architecture in ARCHITECTURES],
         "MODEL.BACKBONE.NAME": [name for name, _ in BACKBONE_REGISTRY if "fpn" not in name],
         "MODEL.QDFORMER.CODEBOOK.UPDATE": UPDATE_RULES,
         "MODEL.QDFORMER.LOSS.PIXEL": PIXEL_LOSSES,

@@ -23,7 +23,10 @@ class Window:
     def cut(self, clip: dict[str, Any]) -> dict[str, Any]:
         """The mapper output ``clip`` with the frames and the sound of this window only."""
         frames = slice(self.seen.start, self.seen.stop)
-        return {**clip, "image": clip["image"][frames], "audio": clip["audio"][frames]}
+        part = {**clip, "image": clip["image"][frames], "audio": clip["audio"][frames]}
+        if "separated_audio" in clip:
+            part["separated_audio"] = clip["separated_audio"][:, frames]
+        return part
 
 
 def windows(length: int, size: int, overlap: int) -> list[Window]:

@@ -49,6 +49,10 @@ def test_join_undoes_cutting():
     results = [
         {"sem_seg": part["image"], "scores": part["audio"], "local_codes": None} for part in parts
     ]
+    sounds = torch.arange(14).view(2, 7)  # of two sources
+    part = windows(7, 3, 1)[1]
+    cut = part.cut({**clip, "separated_audio": sounds})
+    assert torch.equal(cut["separated_audio"], sounds[:, part.seen.start : part.seen.stop])
     joined = join(zip(windows(7, 3, 1), results))
     assert joined["sem_seg"].tolist() == list(range(7))
     assert joined["scores"].tolist() == list(range(0, 70, 10))
