@@ -2,6 +2,7 @@ import multiprocessing
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
@@ -104,7 +105,8 @@ def test_a_sound_is_separated_alike_whatever_came_before_and_by_any_number_of_th
 def test_processes_forked_after_a_separation_separate_too():
     mixture = tone(440, 1) + tone(2500, 1)
     expected = nmf(mixture, 2)
-    with multiprocessing.get_context("fork").Pool(1) as pool:
+    # As a loader's worker does: a forked process cannot use the threads of its parent.
+    with multiprocessing.get_context("fork").Pool(1, torch.set_num_threads, (1,)) as pool:
         assert np.array_equal(pool.apply_async(nmf, (mixture, 2)).get(timeout=120), expected)
 
 
