@@ -10,8 +10,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 from torch import Tensor, nn
 
-import qdformer.modeling.backbone  # noqa: F401  (registers timm's backbones)
 from qdformer.errors import InputError
+from qdformer.modeling.backbone import recompute_fine
 from qdformer.modeling.clip_batch import ClipBatch, Targets
 from qdformer.modeling.codebook import Quantized
 from qdformer.modeling.criterion import SegmentationCriterion
@@ -107,6 +107,7 @@ class AudioVisualSegmenter(nn.Module):
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
         backbone = build_backbone(cfg)
+        recompute_fine(backbone)
         shapes = backbone.output_shape()
         if absent := {"res2", *qdformer.ENCODER.IN_FEATURES} - shapes.keys():
             raise InputError(

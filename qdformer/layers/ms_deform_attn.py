@@ -115,69 +115,71 @@ class _BilinearSum(torch.autograd.Function):
         ctx.steps = steps
         _, x, y, index = _places(offsets, grid, steps)
         total = rows.new_zeros((len(index), rows.shape[1]))
-        for corner, step in zip(_corners(x, y, weights, index), _shifts(steps)):
-            total += F.embedding_bag(index, rows[step:], per_sample_weights=corner, mode="sum")
+        for corner, shift in zip(_corners(x, y, weights), _shifts(steps)):
+            corner = corner.view_as(index)
+            total += F.embedding_bag(index, rows[shift:], per_sample_weights=corner, mode="sum")
         return total
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
         rows, offsets, weights, *grid = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        inside, x, y, index = _places(offsets, grid, ctx.steps)
+        gradient, shifts = gradient.contiguous(), _shifts(ctx.steps)
+        moved, x, y, index = _places(offsets, grid, ctx.steps)
         by_row = None
         if ctx.needs_input_grad[0]:
-            corners = _corners(x, y, weights, index)
-            by_row = _transposed(index, corners, gradient, _shifts(ctx.steps), len(rows))
+            by_row = _transposed(index, (x, y, weights), gradient, shifts, len(rows))
+        # In place where it can be: there are more places than the rest of a step keeps in memory.
         one, right, below, both = (
-            _products(index, gradient, rows[shift:]).view_as(x) for shift in _shifts(ctx.steps)
+            _products(index, gradient, rows[shift:]).view_as(x) for shift in shifts
         )
-        upper, lower = right.sub_(one), both.sub_(below)  # along x
-        along_x = torch.lerp(upper, lower, y)
-        along_y = torch.lerp(below - one, below - one + lower - upper, x)
-        by_offset = torch.stack((along_x, along_y), dim=-1).mul_(weights[..., None]).mul_(inside)
+        upper, lower, along_y = right.sub_(one), both.sub_(below), below.sub_(one)
+        along_y.lerp_((along_y + lower).sub_(upper), x)
         by_weight = one.addcmul_(x, upper).addcmul_(y, along_y)
+        along_x = upper.lerp_(lower, y)
+        by_offset = torch.stack((along_x.mul_(weights), along_y.mul_(weights)), dim=-1)
+        by_offset.masked_fill_(moved, 0.0)
         return by_row, by_offset.to(offsets.dtype), by_weight, None, None
 
 
 def _places(offsets, grid, steps):
-    """Whether each place may move on, its way from its upper left cell, and the row of that."""
+    """Whether each place was moved, its way from its upper left cell, and the row of that."""
     centres, far, first = grid
     free = offsets + centres
     place = free.clamp(min=torch.zeros_like(far), max=far)
+    moved = place != free
+    del free
     # A place that is not a number stays one, but reads no foreign memory.
     x, y = place.int().clamp_(min=0).unbind(-1)
     index = x * steps[0] + y * steps[1]
     index += first
-    return place == free, *place.frac_().unbind(-1), index.flatten(0, 2).flatten(1)
+    return moved, *place.frac_().unbind(-1), index.flatten(0, 2).flatten(1)
 
 
-def _corners(x, y, weights, index):
+def _corners(x, y, weights):
     """What the four cells around each place count: itself, right of it, below, and both."""
     lower = weights * y
     upper = weights - lower
     lower_right, upper_right = lower * x, upper * x
-    corners = upper.sub_(upper_right), upper_right, lower.sub_(lower_right), lower_right
-    return [corner.view_as(index) for corner in corners]
+    return upper.sub_(upper_right), upper_right, lower.sub_(lower_right), lower_right
 
 
 def _shifts(steps):
     return 0, steps[0], steps[1], steps[0] + steps[1]
 
 
-def _transposed(
-    index: Tensor, weights: list[Tensor], gradient: Tensor, shifts: tuple[int, ...], length: int
-) -> Tensor:
+def _transposed(index: Tensor, parts, gradient: Tensor, shifts, length: int) -> Tensor:
     """The gradient of the rows: what each row was added to, in an order that is always the same."""
     order = index.flatten().argsort(stable=True)
+    parts = [part.flatten().index_select(0, order) for part in parts]
+    place = order.floor_divide_(index.shape[1]).int()
+    del order
     counts = torch.bincount(index.flatten(), minlength=length)
     starts = (counts.cumsum(0) - counts).int()
-    place = (order // index.shape[1]).int()
     total = gradient.new_zeros((length, gradient.shape[1]))
-    for weight, shift in zip(weights, shifts):
-        sorted_weight = weight.flatten().index_select(0, order)
+    for corner, shift in zip(_corners(*parts), shifts):
         total[shift:] += F.embedding_bag(
-            place, gradient, starts, per_sample_weights=sorted_weight, mode="sum"
+            place, gradient, starts, per_sample_weights=corner, mode="sum"
         )[: length - shift]
     return total
 
@@ -188,10 +190,11 @@ def _products(index: Tensor, gradient: Tensor, rows: Tensor) -> Tensor:
     starts = torch.arange(0, index.numel() + 1, width, dtype=torch.int32, device=index.device)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Sparse (CSR tensor support|invariant checks)")
-        pattern = torch.sparse_csr_tensor(
+        products = torch.sparse_csr_tensor(
             starts, index.flatten(), gradient.new_zeros(index.numel()), (places, len(rows))
         )
-        return torch.sparse.sampled_addmm(pattern, gradient, rows.t()).values().view_as(index)
+        torch.sparse.sampled_addmm(products, gradient, rows.t(), out=products)
+        return products.values().view_as(index)
 
 
 def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:

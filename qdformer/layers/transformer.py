@@ -11,7 +11,8 @@ class MLP(nn.Sequential):
     def __init__(self, in_channels: int, hidden_channels: int, out_channels: int):
         super().__init__(
             nn.Linear(in_channels, hidden_channels),
-            nn.ReLU(inplace=True),
+            # In place it would change a view, whose backward makes copies.
+            nn.ReLU(),
             nn.Linear(hidden_channels, out_channels),
         )
 
@@ -68,24 +69,23 @@ class CrossAttentionLayer(nn.Module):
         self,
         query: Tensor,
         memory: Tensor,
-        query_position: Tensor | None = None,
-        memory_position: Tensor | None = None,
+        key: Tensor,
         memory_padding: Tensor | None = None,
+        query_position: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
             query: (B, Q, C).
-            memory: (B, S, C), key and value.
-            query_position: (B or 1, Q, C) positional embedding of the queries.
-            memory_position: (B or 1, S, C) positional embedding of the keys.
+            memory: (B, S, C).
+            key: (B, S, C), the memory with its positional embedding.
             memory_padding: (B, S) bool, True where the memory is padding.
+            query_position: (B or 1, Q, C) positional embedding of the queries.
 
         Returns:
             (B, Q, C).
         """
-        attended = self.cross_attention(
-            _add(query, query_position), _add(memory, memory_position), memory, memory_padding
-        )
+        placed = _add(query, query_position)
+        attended = self.cross_attention(placed, key, memory, memory_padding)
         hidden = self.norm1(query + attended)
         return self.norm2(hidden + self.ffn(hidden))
 
@@ -102,15 +102,12 @@ class TransformerDecoderLayer(CrossAttentionLayer):
         self,
         query: Tensor,
         memory: Tensor,
-        query_position: Tensor | None = None,
-        memory_position: Tensor | None = None,
+        key: Tensor,
         memory_padding: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`CrossAttentionLayer.forward`."""
-        key = _add(query, query_position)
-        attended, _ = self.self_attention(key, key, query, need_weights=False)
-        query = self.norm0(query + attended)
-        return super().forward(query, memory, query_position, memory_position, memory_padding)
+        attended, _ = self.self_attention(query, query, query, need_weights=False)
+        return super().forward(self.norm0(query + attended), memory, key, memory_padding)
 
 
 class TransformerDecoder(nn.Module):
@@ -123,19 +120,26 @@ class TransformerDecoder(nn.Module):
             for _ in range(layers)
         )
 
-    def forward(self, query: Tensor, memory: Tensor, **attention) -> list[Tensor]:
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor,
+        memory_position: Tensor | None = None,
+        memory_padding: Tensor | None = None,
+    ) -> list[Tensor]:
         """
         Args:
             query: (B, Q, C).
             memory: (B, S, C).
-            attention: positions and padding, see :meth:`CrossAttentionLayer.forward`.
+            memory_position: (B or 1, S, C) positional embedding of the memory.
+            memory_padding: (B, S) bool, True where the memory is padding.
 
         Returns:
             The queries after each layer, (B, Q, C) each, the last one being the result.
         """
-        outputs = []
+        key, outputs = _add(memory, memory_position), []
         for layer in self.layers:
-            query = layer(query, memory, **attention)
+            query = layer(query, memory, key, memory_padding)
             outputs.append(query)
         return outputs
 

@@ -9,8 +9,17 @@ from timm.layers import Format
 from torch import Tensor
 
 from qdformer.errors import InputError
+from qdformer.layers.recomputation import recompute
 
 FEATURES = ("res2", "res3", "res4", "res5")
+
+_FINE = (
+    "stem",
+    "patch_embed",
+    *("res2", "layers_0", "stages_0"),
+    *("res3", "layers_1", "stages_1"),
+)
+"""What leads to the maps at strides 4 and 8, by its names in Detectron2's and timm's models."""
 
 
 class TimmBackbone(Backbone):
@@ -74,3 +83,14 @@ def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
         out_features=cfg.MODEL.TIMM.OUT_FEATURES,
         drop_path_rate=cfg.MODEL.TIMM.DROP_PATH_RATE,
     )
+
+
+def recompute_fine(backbone: Backbone) -> None:
+    """Keep nothing for backward of what leads to the maps at strides 4 and 8.
+
+    There the maps are largest and the multiplications fewest.
+    """
+    stages = backbone.model if isinstance(backbone, TimmBackbone) else backbone
+    for name, stage in stages.named_children():
+        if name in _FINE:
+            recompute(stage)

@@ -31,9 +31,9 @@ class AudioVisualFusion(CrossAttentionLayer):
         fused = super().forward(
             audio,
             tokens.flatten(1, 2),
-            query_position=time[None],
-            memory_position=(position + time[:, None]).flatten(1, 2),
+            key=(tokens + (position + time[:, None])).flatten(1, 2),
             memory_padding=_memory_padding(visual, padding, lengths),
+            query_position=time[None],
         )
         return to_frames(fused, lengths)
 

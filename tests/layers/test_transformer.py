@@ -61,7 +61,7 @@ def test_fusion_formula():
     value = memory @ attention.in_proj_weight[16:].t() + attention.in_proj_bias[16:]
     hidden = layer.norm1(attention.out_proj(value) + query)
     expected = layer.norm2(layer.ffn(hidden) + hidden)
-    torch.testing.assert_close(layer(query, memory), expected)
+    torch.testing.assert_close(layer(query, memory, key=memory), expected)
 
 
 def test_one_output_a_layer():

@@ -6,7 +6,7 @@ from torch import nn
 
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.modeling.backbone import TimmBackbone, build_timm_backbone
-from tests.samples import small_config
+from tests.samples import small_config, small_model
 
 NAMES = ["swin_tiny_patch4_window7_224", "pvt_v2_b0"]
 FEATURES = ["res2", "res3", "res4", "res5"]
@@ -66,3 +66,12 @@ def test_only_what_is_asked_for():
     backbone = build_timm_backbone(cfg, ShapeSpec(channels=3))
     assert list(backbone(torch.rand(1, 3, 32, 32))) == ["res3", "res5"]
     assert backbone.size_divisibility == 32
+
+
+@pytest.mark.parametrize("name", ["", *NAMES])
+def test_the_fine_stages_are_computed_again_in_training(name):
+    timm_backbone = ("MODEL.BACKBONE.NAME", "build_timm_backbone", "MODEL.TIMM.NAME", name)
+    model = small_model(*timm_backbone if name else ())
+    stages = getattr(model.backbone, "model", model.backbone)
+    again = [child for child, part in stages.named_children() if "forward" in vars(part)]
+    assert len(again) == 3 and again[-1] in ("res3", "layers_1", "stages_1")
