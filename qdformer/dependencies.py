@@ -27,7 +27,9 @@ MINIMUM_VERSIONS = {
     "pycocotools": "2.0.6",
     "fvcore": "0.1.5",
     "matplotlib": "3.7",
+    "safetensors": "0.4",
     "scikit-learn": "1.2",
+    "threadpoolctl": "3",
     "tensorboard": "2.12",
 }
 """Distributions by their name on PyPI, with the oldest version that serves."""
