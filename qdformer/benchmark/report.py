@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from qdformer.errors import InputError
-from qdformer.whole_file import whole_file
+from qdformer.whole_file import write_json
 
 FORMAT = "qdformer benchmark 1"
 
@@ -18,8 +18,7 @@ GIGABYTE = 1e9
 
 def save_result(result: dict[str, Any], path: Path) -> None:
     """Write a result as JSON, whole or not at all."""
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(path, result)
 
 
 def load_result(path: Path) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
-from detectron2.engine import HookBase, hooks
+from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
@@ -116,9 +116,7 @@ class StepRecord(HookBase):
     def after_step(self) -> None:
         """Keep the result of an evaluation."""
         self.completed = self.trainer.iter + 1
-        if self.period and self.completed % self.period == 0 and (
-            self.completed != self.trainer.max_iter
-        ):  # fmt: skip
+        if _is_evaluated(self.trainer, self.period):
             self.trainer.save()
 
     def state_dict(self) -> dict[str, int]:
@@ -150,8 +148,7 @@ class SheetWriter(HookBase):
 
     def after_step(self) -> None:
         """Draw after the evaluation of this step."""
-        step = self.trainer.iter + 1
-        if self.period and step % self.period == 0 and step != self.trainer.max_iter:
+        if _is_evaluated(self.trainer, self.period):
             self._write()
 
     def after_train(self) -> None:
@@ -191,3 +188,9 @@ class SkippedClipsReport(HookBase):
                 "%d clips could not be read and were skipped %d times: %s (reasons in %s)",
                 len(clips), len(lines), ", ".join(sorted(clips)), self.file,
             )  # fmt: skip
+
+
+def _is_evaluated(trainer: TrainerBase, period: int) -> bool:
+    """Whether Detectron2 evaluates after this step; after the last one it does so by itself."""
+    step = trainer.iter + 1
+    return period > 0 and step % period == 0 and step != trainer.max_iter

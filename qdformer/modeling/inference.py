@@ -52,8 +52,8 @@ def segment_clip(
     scores, classes = probabilities.max(-1)
     device = masks.device
     grid = _pixel_grid(valid, size).to(device, non_blocking=True)
-    sem_seg = torch.zeros((len(masks), *size), dtype=torch.uint8, device=masks.device)
-    foreground = torch.zeros((len(masks), *size), device=masks.device)
+    sem_seg = torch.zeros((len(masks), *size), dtype=torch.uint8, device=device)
+    foreground = torch.zeros((len(masks), *size), device=device)
     # Which tokens and classes can matter is decided on the host, in one transfer for all frames.
     for frame, likely in enumerate(probabilities.cpu()):
         tokens = (likely.amax(-1) >= thresholds.classes).nonzero().flatten()

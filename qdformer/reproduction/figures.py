@@ -15,15 +15,15 @@ from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.sound_variants import register_noise_variants
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.setup import check_datasets
-from qdformer.engine.trainer import HEADLINE, Trainer, predict_some
+from qdformer.engine.trainer import Trainer, predict_some
 from qdformer.errors import InputError
-from qdformer.reproduction.runs import Run
+from qdformer.reproduction.runs import Run, headline
 from qdformer.reproduction.token_space import collect_tokens, draw_token_space
 from qdformer.visualization.class_bars import class_bars
 from qdformer.visualization.result_sheet import result_sheet
 from qdformer.visualization.snr_curve import snr_curve
 from qdformer.visualization.training_curves import training_curves
-from qdformer.whole_file import whole_file
+from qdformer.whole_file import write_json
 
 CLIPS_OF_SHEET = 3
 CLIPS_OF_MAP = 200
@@ -105,7 +105,7 @@ def _tokens(runs: Sequence[Run], options: FigureOptions) -> Pictures:
 def _noise(runs: Sequence[Run], options: FigureOptions) -> Pictures:
     """Fig. 7."""
     name = f"{runs[0].data}_test"
-    task, metric = HEADLINE[MetadataCatalog.get(name).evaluator_type].split("/")
+    task, metric = headline(runs[0].data)
     models: dict[str, dict[float, list[float]]] = {}
     for run in runs:
         values = models.setdefault(run.row.name, {})
@@ -127,8 +127,7 @@ def _under_noise(run: Run, options: FigureOptions, task: str, metric: str) -> di
             variant = register_noise_variants(f"{run.data}_test", [snr], options.noise)
             cfg.DATASETS.TEST = tuple(variant)
             kept[f"{options.noise} {snr:g}"] = Trainer.test(cfg, model)[task][metric]
-            with whole_file(path) as partial:
-                partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            write_json(path, kept)
     return {snr: kept[f"{options.noise} {snr:g}"] for snr in options.snrs}
 
 
@@ -150,8 +149,8 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def _training(runs: Sequence[Run], _options: FigureOptions) -> Pictures:
     """Fig. B."""
-    evaluator = MetadataCatalog.get(f"{runs[0].data}_test").evaluator_type
-    wanted = {"total_loss": "training loss", HEADLINE[evaluator]: "of the test set (%)"}
+    metric = "/".join(headline(runs[0].data))
+    wanted = {"total_loss": "training loss", metric: "of the test set (%)"}
     panels: dict[str, dict[str, list]] = {}
     for key, meaning in wanted.items():
         panel = panels.setdefault(f"{key.rpartition('/')[2]}, {meaning}", {})

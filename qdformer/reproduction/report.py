@@ -3,19 +3,17 @@
 import base64
 import html
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
-from qdformer.engine.trainer import HEADLINE
 from qdformer.reproduction.experiments import Experiment, Row
-from qdformer.reproduction.runs import Run
+from qdformer.reproduction.runs import Run, headline
+from qdformer.visualization.snr_curve import mean_and_deviation
 from qdformer.whole_file import whole_file
 
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
@@ -88,7 +86,7 @@ def _results(experiment: Experiment, runs: Sequence[Run]) -> list[tuple[str, ...
     names = list(dict.fromkeys(run.data for run in runs))
     header = [""]
     for name in names:
-        metric = headline(name)
+        _, metric = headline(name)
         header += [f"{name}, {metric}", f"published {metric}"]
     table = [tuple(header)]
     for row in experiment.rows:
@@ -96,14 +94,9 @@ def _results(experiment: Experiment, runs: Sequence[Run]) -> list[tuple[str, ...
         for name in names:
             of_row = [run for run in runs if run.row is row and run.data == name]
             published = _published(row, name)
-            cells += [_summary(of_row, headline(name)), published]
+            cells += [_summary(of_row, headline(name)[1]), published]
         table.append(tuple(cells))
     return table
-
-
-def headline(data: str) -> str:
-    """The metric that a data set is compared by: J&F or mIoU."""
-    return HEADLINE[MetadataCatalog.get(f"{data}_test").evaluator_type].rpartition("/")[2]
 
 
 def _published(row: Row, data: str) -> str:
@@ -118,9 +111,10 @@ def _summary(runs: Sequence[Run], metric: str) -> str:
     failed = sum(r is not None and r["error"] is not None for r in results)
     text = "-"
     if values:
-        text = f"{statistics.fmean(values):.1f}"
+        mean, deviation = mean_and_deviation(values)
+        text = f"{mean:.1f}"
         if len(values) > 1:
-            text += f" ± {statistics.stdev(values):.1f}"
+            text += f" ± {deviation:.1f}"
         text += f" ({len(values)})"
     return f"{text}, {failed} failed" if failed else text
 
@@ -132,7 +126,7 @@ def _details(runs: Sequence[Run]) -> list[tuple[str, ...]]:
         if result is None:
             table.append((run.folder.name, str(run.seed), "-", "-", "-", "not run"))
             continue
-        value = result["metrics"].get(headline(run.data))
+        value = result["metrics"].get(headline(run.data)[1])
         table.append(
             (
                 run.folder.name,

@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from qdformer.engine.hooks import Stopped
 from qdformer.engine.setup import load_config, load_records, register_roots
+from qdformer.engine.trainer import HEADLINE
 from qdformer.reproduction.experiments import Experiment, Row
-from qdformer.whole_file import whole_file
+from qdformer.whole_file import write_json
 
 TRAIN_NET = Path(__file__).resolve().parents[2] / "projects/QDFormer/train_net.py"
 RESULT, LOG = "result.json", "output.txt"
@@ -61,6 +63,12 @@ class Run:
         """What :func:`execute` wrote, if the run has ended."""
         path = self.folder / RESULT
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def headline(data: str) -> tuple[str, str]:
+    """Task and metric that a data set is compared by: J&F or mIoU."""
+    task, metric = HEADLINE[MetadataCatalog.get(f"{data}_test").evaluator_type].split("/")
+    return task, metric
 
 
 def plan(
@@ -130,7 +138,7 @@ def _execute(run: Run, bar: tqdm) -> None:
     command += ["--eval-only"] if run.weights else ["--resume"]
     options = ["OUTPUT_DIR", run.folder] + (["MODEL.WEIGHTS", run.weights] if run.weights else [])
     begin = time.monotonic()
-    counted = done = 0
+    counted = 0
     with _alone(run.folder) as lock, (run.folder / LOG).open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
@@ -154,7 +162,7 @@ def _execute(run: Run, bar: tqdm) -> None:
         raise Stopped
     bar.update(run.iterations - counted)
     text = (run.folder / LOG).read_bytes()[start:].decode(errors="replace")
-    _write_result(run, {
+    write_json(run.folder / RESULT, {
         "metrics": _metrics(run) if code == 0 else {},
         "error": None if code == 0 else _reason(code, text),
         "seconds": time.monotonic() - begin,
@@ -167,7 +175,6 @@ def _alone(folder: Path):
     """Wait for a process of an earlier call that still works in the folder."""
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        os.set_inheritable(lock.fileno(), True)
         yield lock.fileno()
 
 
@@ -178,7 +185,7 @@ def _config(row: Row, data: str, seed: int, config_file: str, overrides: Sequenc
         "SEED": seed,
         "OUTPUT_DIR": "",
     }
-    changes = [part for item in ({} | fixed | row.overrides).items() for part in item]
+    changes = [part for item in (fixed | row.overrides).items() for part in item]
     return load_config(config_file, [*overrides, *map(str, changes)])
 
 
@@ -202,8 +209,3 @@ def _reason(code: int, text: str) -> str:
         return f"killed by signal {-code}; memory may have run out"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else f"exit code {code}"
-
-
-def _write_result(run: Run, result: dict[str, Any]) -> None:
-    with whole_file(run.folder / RESULT) as partial:
-        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
