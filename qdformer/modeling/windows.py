@@ -1,57 +1,42 @@
 """Clips of any length in bounded memory: windows over time, and their results as one."""
 
-import dataclasses
-import math
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
-
-@dataclasses.dataclass(frozen=True)
-class Window:
-    """Some frames of a clip that are segmented together.
-
-    Attributes:
-        seen: the frames that go through the network.
-        kept: those whose result counts; the others are there for their context.
-    """
-
-    seen: range
-    kept: range
-
-    def cut(self, clip: dict[str, Any]) -> dict[str, Any]:
-        """The mapper output ``clip`` with the frames and the sound of this window only."""
-        frames = slice(self.seen.start, self.seen.stop)
-        part = {**clip, "image": clip["image"][frames], "audio": clip["audio"][frames]}
-        if "separated_audio" in clip:
-            part["separated_audio"] = clip["separated_audio"][:, frames]
-        return part
+Frame = TypeVar("Frame")
 
 
-def windows(length: int, size: int, overlap: int) -> list[Window]:
-    """Cover a clip with as few windows as it takes, all of one length, evenly spread.
+def windows(
+    frames: Iterable[Frame], size: int, overlap: int
+) -> Iterator[tuple[list[Frame], slice]]:
+    """Cover a clip, whose end need not be known yet, with windows that are segmented one by one.
 
-    Neighbours share frames. Each of them gives the result of its own half of what they share, where
-    it has more context.
+    Neighbours share frames. Each of them answers for its own half of what they share, where it has
+    more context; the last window begins early enough to be as long as the others.
 
     Args:
-        length: T, frames of the clip.
+        frames: T frames, of which one more than a window is asked for before it is given.
         size: the most frames of a window.
         overlap: frames that two neighbours share, at least; below ``size``.
 
-    Returns:
-        Windows in order of time, whose ``kept`` frames are each frame of the clip once; a single
-        one if the clip fits it.
+    Yields:
+        The frames that go through the network together, and which of them the window answers for.
+        Over all windows that is each frame once, in order; a clip that fits is a single window.
     """
-    count = max(1, math.ceil((length - overlap) / (size - overlap)))
-    size = math.ceil((length + (count - 1) * overlap) / count)
-    starts = [index * (length - size) // max(count - 1, 1) for index in range(count)]
-    cuts = [(left + size + right) // 2 for left, right in zip(starts, starts[1:])]
-    return [
-        Window(seen=range(start, start + size), kept=range(first, last))
-        for start, first, last in zip(starts, [0, *cuts], [*cuts, length])
-    ]
+    recent: deque[Frame] = deque(maxlen=size)
+    answered, end, length = 0, size, 0
+    for frame in frames:
+        if length == end:
+            stop = end - overlap // 2
+            yield list(recent), slice(answered - end + size, stop - end + size)
+            answered, end = stop, end + size - overlap
+        recent.append(frame)
+        length += 1
+    if recent:
+        yield list(recent), slice(answered - length + len(recent), len(recent))
 
 
 def segment_windows(
@@ -68,25 +53,33 @@ def segment_windows(
         size: the most frames of a window.
         overlap: frames that two neighbours share, at least.
     """
-    parts = windows(len(clip["image"]), size, overlap)
-    return join((window, segment(window.cut(clip))) for window in parts)
+    parts = windows(range(len(clip["image"])), size, overlap)
+    return join((segment(cut(clip, seen[0], seen[-1] + 1)), kept) for seen, kept in parts)
 
 
-def join(results: Iterable[tuple[Window, dict[str, Any]]]) -> dict[str, Any]:
+def cut(clip: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+    """The mapper output ``clip`` with the frames and the sound of [start, stop) only."""
+    frames = slice(start, stop)
+    part = {**clip, "image": clip["image"][frames], "audio": clip["audio"][frames]}
+    if "separated_audio" in clip:
+        part["separated_audio"] = clip["separated_audio"][:, frames]
+    return part
+
+
+def join(results: Iterable[tuple[dict[str, Any], slice]]) -> dict[str, Any]:
     """One result of a clip out of those of its windows, on the CPU: it may be long.
 
     Args:
-        results: the windows in order of time, each with what the network said of the frames that it
-            saw: entries by frame, or None. They are asked for one by one and not kept.
+        results: in order of time, what the network said of each window's frames, entries by frame
+            or None, and which frames count. They are asked for one by one and not kept.
     """
     joined: dict[str, Any] = {}
     parts: dict[str, list] = {}
-    for window, result in results:
-        frames = slice(window.kept.start - window.seen.start, window.kept.stop - window.seen.start)
+    for result, kept in results:
         for key, values in result.items():
             # A copy, so that the frames that are not kept can go.
-            kept = None if values is None else values[frames].to("cpu", copy=True)
-            parts.setdefault(key, []).append(kept)
+            of_window = None if values is None else values[kept].to("cpu", copy=True)
+            parts.setdefault(key, []).append(of_window)
     for key in list(parts):
         values = parts.pop(key)
         joined[key] = None if values[0] is None else torch.cat(values)

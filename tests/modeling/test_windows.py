@@ -3,23 +3,22 @@ import itertools
 import pytest
 import torch
 
-from qdformer.modeling.windows import Window, join, windows
+from qdformer.modeling.windows import cut, join, windows
 from tests.samples import make_clip, small_model
 
 
 def frames(length, size, overlap):
-    return [(list(w.seen), list(w.kept)) for w in windows(length, size, overlap)]
+    """Windows as (frames that are seen, frames that are kept)."""
+    return [(seen, seen[kept]) for seen, kept in windows(range(length), size, overlap)]
 
 
 def test_by_hand():
+    assert frames(0, 4, 2) == []
     assert frames(3, 4, 2) == [([0, 1, 2], [0, 1, 2])]
     assert frames(4, 4, 2) == [([0, 1, 2, 3], [0, 1, 2, 3])]
     assert frames(6, 4, 2) == [([0, 1, 2, 3], [0, 1, 2]), ([2, 3, 4, 5], [3, 4, 5])]
-    assert frames(11, 10, 2) == [
-        (list(range(7)), list(range(5))),
-        (list(range(4, 11)), list(range(5, 11))),
-    ]
-    assert frames(5, 2, 0) == [([0, 1], [0]), ([1, 2], [1, 2]), ([3, 4], [3, 4])]
+    assert frames(5, 4, 2) == [([0, 1, 2, 3], [0, 1, 2]), ([1, 2, 3, 4], [3, 4])]
+    assert frames(5, 2, 0) == [([0, 1], [0, 1]), ([2, 3], [2, 3]), ([3, 4], [4])]
 
 
 @pytest.mark.parametrize(
@@ -27,33 +26,45 @@ def test_by_hand():
     [c for c in itertools.product(range(1, 30), (1, 2, 3, 7, 10), (0, 1, 2, 5)) if c[2] < c[1]],
 )
 def test_every_frame_once_with_its_context(length, size, overlap):
-    parts = windows(length, size, overlap)
-    assert [frame for part in parts for frame in part.kept] == list(range(length))
-    for part in parts:
-        assert set(part.kept) <= set(part.seen) <= set(range(length))
-        assert len(part.seen) == len(parts[0].seen) <= size
-    assert len(parts) == 1 or len(parts) == -(-(length - overlap) // (size - overlap))
-    assert (len(parts) == 1) == (length <= size)
-    for left, right in zip(parts, parts[1:]):
-        shared = set(left.seen) & set(right.seen)
-        assert len(shared) >= overlap
+    parts = frames(length, size, overlap)
+    assert [frame for _, kept in parts for frame in kept] == list(range(length))
+    for seen, kept in parts:
+        assert kept and seen == list(range(seen[0], seen[-1] + 1)) and set(kept) <= set(seen)
+        assert len(seen) == min(length, size)
+    assert len(parts) == max(1, -(-(length - overlap) // (size - overlap)))
+    for (left, left_kept), (right, right_kept) in zip(parts, parts[1:]):
+        assert len(set(left) & set(right)) >= overlap
         # Each has at least half of what they share beyond the last frame that it answers for.
-        assert left.seen.stop - left.kept.stop >= overlap // 2
-        assert right.kept.start - right.seen.start >= overlap // 2
+        assert left[-1] - left_kept[-1] >= overlap // 2
+        assert right_kept[0] - right[0] >= overlap // 2
+
+
+def test_a_window_comes_as_soon_as_the_frame_after_it():
+    asked = []
+
+    def endless():
+        for frame in itertools.count():
+            asked.append(frame)
+            yield frame
+
+    parts = windows(endless(), 4, 2)
+    for number in range(5):
+        seen, _ = next(parts)
+        assert seen[-1] == 3 + 2 * number and asked[-1] == 4 + 2 * number
 
 
 def test_join_undoes_cutting():
     clip = {"image": torch.arange(7), "audio": torch.arange(7) * 10, "video_id": "a"}
-    parts = [part.cut(clip) for part in windows(7, 3, 1)]
-    assert all(part["video_id"] == "a" for part in parts)
-    results = [
-        {"sem_seg": part["image"], "scores": part["audio"], "local_codes": None} for part in parts
-    ]
+    results = []
+    for seen, kept in windows(range(7), 3, 1):
+        part = cut(clip, seen[0], seen[-1] + 1)
+        assert part["video_id"] == "a"
+        outputs = {"sem_seg": part["image"], "scores": part["audio"], "local_codes": None}
+        results.append((outputs, kept))
     sounds = torch.arange(14).view(2, 7)  # of two sources
-    part = windows(7, 3, 1)[1]
-    cut = part.cut({**clip, "separated_audio": sounds})
-    assert torch.equal(cut["separated_audio"], sounds[:, part.seen.start : part.seen.stop])
-    joined = join(zip(windows(7, 3, 1), results))
+    part = cut({**clip, "separated_audio": sounds}, 2, 5)
+    assert torch.equal(part["separated_audio"], sounds[:, 2:5])
+    joined = join(results)
     assert joined["sem_seg"].tolist() == list(range(7))
     assert joined["scores"].tolist() == list(range(0, 70, 10))
     assert joined["local_codes"] is None
@@ -66,12 +77,12 @@ def test_a_clip_that_fits_is_segmented_as_one_and_a_longer_one_window_by_window(
     (result,) = model([clip])
     model.window = 6
     (whole,) = model([clip])
-    first, second = (model([Window(range(n, n + 4), range(0)).cut(clip)])[0] for n in (0, 2))
+    first, second = (model([cut(clip, n, n + 4)])[0] for n in (0, 2))
     for key, values in result.items():
         assert values.shape == whole[key].shape
         torch.testing.assert_close(values, torch.cat((first[key][:3], second[key][1:])))
     model.window = 4
-    (short,) = model([Window(range(0, 4), range(0)).cut(clip)])
+    (short,) = model([cut(clip, 0, 4)])
     assert torch.equal(short["sem_seg"], first["sem_seg"])
 
 
