@@ -5,7 +5,7 @@ from detectron2.utils.events import EventStorage
 import qdformer.time_domain  # noqa: F401
 from qdformer.errors import InputError
 from qdformer.modeling.inference import segment_clip
-from qdformer.modeling.windows import Window
+from qdformer.modeling.windows import cut
 from qdformer.segmenter import AudioVisualSegmenter
 from tests.samples import make_clip, small_model
 
@@ -111,7 +111,7 @@ def test_long_clips_go_window_by_window_with_their_sounds(models):
     window, overlap = separated.window, separated.overlap
     separated.window, separated.overlap = 4, 2
     (result,) = separated([clip])
-    first, second = (separated([Window(range(n, n + 4), range(0)).cut(clip)])[0] for n in (0, 2))
+    first, second = (separated([cut(clip, n, n + 4)])[0] for n in (0, 2))
     separated.window, separated.overlap = window, overlap
     for name in ("scores", "sem_seg", "masks"):
         assert torch.equal(result[name], torch.cat((first[name][:3], second[name][1:])))

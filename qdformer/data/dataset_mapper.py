@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import filterfalse, groupby
 from typing import Any
 
@@ -118,25 +118,52 @@ class AVSDatasetMapper:
         sound = self._read_sound(clip, num_frames, chosen)
         if self.is_train:
             sound["audio"] = self._change_gain(sound["audio"])
-        first = read_image(clip["file_names"][0])
-        drawn = T.AugInput(first)
-        transforms = _simplify(self.augmentations(drawn))
-        images = [drawn.image]
-        # One after the other: large frames that are made smaller never lie in memory together.
-        for name in clip["file_names"][1:]:
-            frame = read_image(name)
-            if frame.shape != first.shape:
-                raise InputError(
-                    f"{name}: {frame.shape[1]} x {frame.shape[0]} pixels, but the clip's first "
-                    f"frame has {first.shape[1]} x {first.shape[0]}; all must agree"
-                )
-            images.append(transforms.apply_image(frame))
-        order = slice(None, None, -1 if self.image_format == "BGR" else 1)
-        clip["image"] = torch.from_numpy(np.stack([cv2.split(image)[order] for image in images]))
+        clip["image"], size, transforms = self.augment(_read_frames(clip["file_names"]))
         clip.update(sound)
         if self.is_train:
-            clip.update(self._read_labels(clip, first.shape[:2], transforms))
+            clip.update(self._read_labels(clip, size, transforms))
         return clip
+
+    def augment(
+        self, frames: Iterable[np.ndarray]
+    ) -> tuple[Tensor, tuple[int, int], T.TransformList]:
+        """Bring the frames of a clip to what the network takes, all with one draw.
+
+        Args:
+            frames: T of (H, W, 3) uint8 RGB. They are taken one after the other, so that large ones
+                that are made smaller never lie in memory together.
+
+        Returns:
+            (T, 3, h, w) uint8 in the order of ``image_format``, (H, W), and what was done.
+        """
+        frames = iter(frames)
+        first = next(frames)
+        drawn = T.AugInput(first)
+        transforms = _simplify(self.augmentations(drawn))
+        images = [drawn.image, *map(transforms.apply_image, frames)]
+        order = slice(None, None, -1 if self.image_format == "BGR" else 1)
+        planes = np.stack([cv2.split(image)[order] for image in images])
+        return torch.from_numpy(planes), first.shape[:2], transforms
+
+    def hear(
+        self, waveform: np.ndarray, num_frames: int, chosen: slice = slice(None)
+    ) -> dict[str, Tensor]:
+        """What the network takes of a sound: ``audio`` and, with a separator, ``separated_audio``.
+
+        Args:
+            waveform: (L,) mono at 16 kHz, from the beginning of the first frame's example on.
+            num_frames: T.
+            chosen: the frames whose examples are wanted, at least one; by default all.
+        """
+        hop = self.audio_hop
+        sound = {"audio": log_mel_examples(waveform, num_frames, hop, chosen)}
+        if self.separate is not None:
+            examples = [
+                log_mel_examples(source, num_frames, hop, chosen)
+                for source in self.separate(waveform)
+            ]
+            sound["separated_audio"] = torch.stack(examples)
+        return sound
 
     def _choose_frames(self, sem_seg_file_names: Sequence[str | None]) -> slice:
         """A run of at most ``num_frames`` frames, with an annotated one if the clip has any."""
@@ -157,14 +184,7 @@ class AVSDatasetMapper:
         waveform = clip_waveform(path, num_frames, hop)
         if noise is not None:
             waveform = noise.behind(waveform)
-        sound = {"audio": log_mel_examples(waveform, num_frames, hop, chosen)}
-        if self.separate is not None:
-            examples = [
-                log_mel_examples(source, num_frames, hop, chosen)
-                for source in self.separate(waveform)
-            ]
-            sound["separated_audio"] = torch.stack(examples)
-        return sound
+        return self.hear(waveform, num_frames, chosen)
 
     def _change_gain(self, log_mel: Tensor) -> Tensor:
         """Scale the magnitudes behind log-mel values, which are ln(magnitude + 0.01)."""
@@ -206,6 +226,21 @@ class AVSDatasetMapper:
             "instances": instances,
             "annotated": torch.tensor([name is not None for name in names]),
         }
+
+
+def _read_frames(file_names: Sequence[str]) -> Iterator[np.ndarray]:
+    """The frames of a clip, which agree in size."""
+    size = None
+    for name in file_names:
+        frame = read_image(name)
+        height, width = frame.shape[:2]
+        size = size or (height, width)
+        if (height, width) != size:
+            raise InputError(
+                f"{name}: {width} x {height} pixels, but the clip's first frame has "
+                f"{size[1]} x {size[0]}; all must agree"
+            )
+        yield frame
 
 
 class _ResizeShortestEdge(T.ResizeShortestEdge):

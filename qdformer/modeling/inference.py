@@ -45,7 +45,8 @@ def segment_clip(
         ``sem_seg`` (T, H, W) uint8 with 0 for background and class + 1 otherwise; ``foreground``
         (T, H, W) float32 in [0, 1], above ``thresholds.mask`` exactly where ``sem_seg`` is above 0;
         ``scores`` (T, N) and ``classes`` (T, N, class + 1) of the tokens; ``masks`` (T, N, h, w)
-        their probabilities at the network's resolution.
+        their probabilities at the network's resolution; ``class_scores`` (T, num_classes) the
+        highest probability that a token gives each class.
     """
     # A class or a mask that is not a number is an unlikely one.
     probabilities = logits.float().sigmoid().nan_to_num(0)
@@ -86,6 +87,7 @@ def segment_clip(
         "scores": scores,
         "classes": classes + 1,
         "masks": masks.float().sigmoid().nan_to_num_(0),
+        "class_scores": probabilities.amax(1),
     }
 
 

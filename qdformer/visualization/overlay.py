@@ -1,9 +1,13 @@
 """A label map drawn over its frame."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 from detectron2.data import Metadata
 from detectron2.utils.visualizer import VisImage, Visualizer
+from matplotlib.artist import Artist
 
 # Pixels of the shorter side that a class name needs to be legible.
 MIN_SIDE = 224
@@ -30,17 +34,105 @@ def overlay(
         (H', W', 3) uint8 RGB, the frame's size or the enlarged one.
     """
     image = to_short_side(image, max(MIN_SIDE, min(image.shape[:2])))
-    size = image.shape[1::-1]
-    labels = cv2.resize(
-        np.asarray(label_map, dtype=np.uint8), size, interpolation=cv2.INTER_NEAREST_EXACT
-    )
-    nameless = len(metadata.stuff_classes)
-    labels = np.where(labels == 0, nameless, labels)
+    return _draw(image, label_map, metadata, alpha).get_image()
 
-    visualizer = Visualizer(image, metadata)
-    drawing = visualizer.draw_sem_seg(labels, area_threshold=0, alpha=alpha)
-    _arrange_names(drawing)
-    return drawing.get_image()
+
+@dataclass(frozen=True)
+class Layer:
+    """What Detectron2's Visualizer draws over a frame, apart from the frame: shapes and names.
+
+    A video shows many pictures for one label map. Drawing takes far longer than laying what is
+    drawn over a picture, so that it is done once for all of them.
+    """
+
+    _shapes: "_Ink | None"
+    _names: "_Ink | None"
+
+    @classmethod
+    def draw(
+        cls, label_map: np.ndarray, size: tuple[int, int], metadata: Metadata, alpha: float = 0.5
+    ) -> "Layer":
+        """Draw the objects of a label map as :func:`overlay` does, whatever comes under them.
+
+        The picture keeps its size: names are left out where its shorter side is below ``MIN_SIDE``.
+
+        Args:
+            label_map: (h, w) integers, the class of each pixel; brought to ``size`` if it has
+                another.
+            size: (height, width) of the pictures, pixels.
+            metadata: Detectron2 metadata with ``stuff_classes`` (index 0 is the background) and
+                ``stuff_colors`` (RGB, 0 to 255).
+            alpha: Opacity of the colours, 0 to 1.
+        """
+        drawn = np.unique(label_map)
+        if not ((drawn > 0) & (drawn < len(metadata.stuff_classes))).any():
+            return cls(None, None)
+        height, width = size
+        # The Visualizer refuses masks of two columns, which could be polygons.
+        canvas = np.zeros((height, max(width, 3), 3), np.uint8)
+        drawing = _draw(canvas, label_map, metadata, alpha)
+        _, *masks = drawing.ax.images
+        shapes = _Ink.of(drawing, [*drawing.ax.patches, *masks], width)
+        return cls(
+            shapes, _Ink.of(drawing, drawing.ax.texts, width) if min(size) >= MIN_SIDE else None
+        )
+
+    def over(self, image: np.ndarray) -> np.ndarray:
+        """Lay the drawing over a picture.
+
+        Args:
+            image: (H, W, 3) uint8 RGB of the size drawn for.
+
+        Returns:
+            (H, W, 3) uint8 RGB, ``image`` itself where nothing is drawn.
+        """
+        for ink in (self._shapes, self._names):
+            if ink is not None:
+                seen = cv2.multiply(image, ink.transmittance, scale=1 / 255)
+                image = cv2.add(seen, ink.colour, dst=seen)
+        return image
+
+    def moved(self, motion: np.ndarray) -> "Layer":
+        """Let the shapes follow what they lie on; names stay where they are, to be read.
+
+        Args:
+            motion: (H, W, 2) float32, from where each pixel comes, see
+                :func:`qdformer.visualization.motion.motion`.
+        """
+        return Layer(self._shapes and self._shapes.moved(motion), self._names)
+
+
+@dataclass(frozen=True)
+class _Ink:
+    """What covers a picture.
+
+    Attributes:
+        colour: (H, W, 3) uint8 RGB, what it adds to each pixel.
+        transmittance: (H, W, 3) uint8, the 255ths of the picture that are seen through it.
+    """
+
+    colour: np.ndarray
+    transmittance: np.ndarray
+
+    @classmethod
+    def of(cls, drawing: VisImage, artists: Sequence[Artist], width: int) -> "_Ink":
+        """The given parts of a drawing, without the frame; so many columns."""
+        for artist in drawing.ax.get_children():
+            artist.set_visible(artist in artists)
+        drawing.canvas.draw()
+        rgba = np.asarray(drawing.canvas.buffer_rgba())[:, :width]
+        opacity = cv2.cvtColor(rgba[..., 3].copy(), cv2.COLOR_GRAY2RGB)
+        return cls(cv2.multiply(rgba[..., :3].copy(), opacity, scale=1 / 255), 255 - opacity)
+
+    def moved(self, motion: np.ndarray) -> "_Ink":
+        """Each pixel from where it was; nothing comes from outside."""
+        x, y = np.arange(motion.shape[1], dtype=np.float32), np.arange(motion.shape[0])
+        places = motion + np.dstack(np.meshgrid(x, y.astype(np.float32)))
+        colour = cv2.remap(self.colour, places, None, cv2.INTER_LINEAR, borderValue=(0, 0, 0))
+        seen = cv2.remap(
+            self.transmittance[..., 0], places, None, cv2.INTER_LINEAR, borderValue=255
+        )
+        return _Ink(colour, cv2.cvtColor(seen, cv2.COLOR_GRAY2RGB))
 
 
 def to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
@@ -60,6 +152,20 @@ def to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:
     size = round(width * scale), round(height * scale)
     interpolation = cv2.INTER_CUBIC if scale > 1 else cv2.INTER_AREA
     return cv2.resize(image, size, interpolation=interpolation)
+
+
+def _draw(image: np.ndarray, label_map: np.ndarray, metadata: Metadata, alpha: float) -> VisImage:
+    labels = cv2.resize(
+        np.asarray(label_map, dtype=np.uint8),
+        image.shape[1::-1],
+        interpolation=cv2.INTER_NEAREST_EXACT,
+    )
+    nameless = len(metadata.stuff_classes)
+    labels = np.where(labels == 0, nameless, labels)
+    visualizer = Visualizer(image, metadata)
+    drawing = visualizer.draw_sem_seg(labels, area_threshold=0, alpha=alpha)
+    _arrange_names(drawing)
+    return drawing
 
 
 def _arrange_names(drawing: VisImage) -> None:
