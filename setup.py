@@ -26,6 +26,7 @@ setup(
     ],
     extras_require={
         "onnx": ["onnx>=1.16", "onnxscript>=0.5", "onnxruntime>=1.20"],
-        "test": ["pytest>=7.4", "hypothesis>=6.80", "ruff>=0.6"],
+        "web": ["gradio>=6"],
+        "test": ["pytest>=7.4", "hypothesis>=6.80", "playwright>=1.40", "ruff>=0.6"],
     },
 )

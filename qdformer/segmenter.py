@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import logging
 from collections.abc import Callable
 
 import torch
@@ -23,8 +22,6 @@ from qdformer.modeling.mask_decoder import MaskDecoder, Predictions
 from qdformer.modeling.matcher import LossWeights
 from qdformer.modeling.vggish import AudioEncoder, VGGish
 from qdformer.modeling.windows import segment_windows
-
-logger = logging.getLogger(__name__)
 
 
 def in_windows(forward: Callable) -> Callable:
@@ -239,10 +236,6 @@ def transformer_size(cfg) -> dict[str, int]:
 
 def _build_audio_encoder(cfg) -> AudioEncoder:
     audio = cfg.MODEL.AUDIO
-    if audio.FREEZE and not audio.WEIGHTS:
-        logger.warning(
-            "MODEL.AUDIO.WEIGHTS is empty: VGGish starts from random weights and is trained"
-        )
     return AudioEncoder(
         vggish=VGGish(conv_dims=audio.CONV_DIMS, fc_dims=audio.FC_DIMS, norm=audio.NORM),
         channels=cfg.MODEL.QDFORMER.HIDDEN_DIM,

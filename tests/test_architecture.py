@@ -36,7 +36,7 @@ ALLOWED = {
     "data": {"restricted_pickle", "whole_file"},
     "evaluation": {"data"},
     "visualization": {"data"},
-    "predictor": {"config", "data", *MODEL},
+    "predictor": {"data", "engine", *MODEL},
     "engine": {"config", "restricted_pickle", "whole_file", *READERS, *MODEL},
     "reproduction": {"engine", "whole_file", *READERS},
     "benchmark": {"config", "engine", "whole_file", *READERS, *MODEL},

@@ -35,6 +35,7 @@ class AVSCheckpointer(DetectionCheckpointer):
         *,
         complete: bool = False,
         keep: int = 0,
+        description: dict[str, Any] | None = None,
         **others,
     ):
         """
@@ -45,10 +46,12 @@ class AVSCheckpointer(DetectionCheckpointer):
                 otherwise it may hold a part, such as the backbone, to start training from.
             keep: the newest checkpoints that stay, of those with an iteration in their name; 0 for
                 all.
+            description: what saved files carry beside the weights, see
+                :func:`qdformer.engine.description.describe`.
             others: see Detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
-        self.complete, self.keep = complete, keep
+        self.complete, self.keep, self.description = complete, keep, description
 
     def save(self, name: str, **others: Any) -> None:
         """Write ``{name}.pth`` with the model and everything else that is checkpointed.
@@ -63,7 +66,7 @@ class AVSCheckpointer(DetectionCheckpointer):
         """
         if not self.save_dir or not self.save_to_disk:
             return
-        state = {"model": self.model.state_dict()}
+        state = {"model": self.model.state_dict(), "description": self.description}
         path = Path(self.save_dir, f"{name}.pth")
         good = f"{self.save_dir}: the last good checkpoint is {self._tagged() or 'none'}"
         if not all_finite(state["model"]):

@@ -4,6 +4,8 @@ import logging
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -36,20 +38,38 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     """
     cfg = get_cfg()
     add_qdformer_config(cfg)
-    try:
-        if config_file:
-            _check_chain(Path(config_file))
+    if config_file:
+        _check_chain(Path(config_file))
+        with _config_errors(config_file):
             cfg.merge_from_file(config_file, allow_unsafe=False)
+    override(cfg, overrides)
+    return cfg
+
+
+def override(cfg: CfgNode, overrides: list[str]) -> None:
+    """Change a config in place.
+
+    Args:
+        cfg: not frozen.
+        overrides: keys and values in turn.
+
+    Raises:
+        InputError: no such key, or a value of another type.
+    """
+    with _config_errors("the command line"):
         cfg.merge_from_list(overrides)
+
+
+@contextmanager
+def _config_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OSError,
             RecursionError, yaml.YAMLError) as error:  # fmt: skip
-        if isinstance(error, InputError):
-            raise
         reason = " ".join(str(error).split())
-        raise InputError(
-            f"{config_file} or the command line: {reason}; qdformer/config.py lists QDFormer's keys"
-        ) from error
-    return cfg
+        raise InputError(f"{where}: {reason}; qdformer/config.py lists QDFormer's keys") from error
 
 
 def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
@@ -60,14 +80,27 @@ def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
     if config_file in based_on_it:
         raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
     content = yaml.safe_load(config_file.read_text())
-    if _written_out(content, {}) > LARGEST_CONFIG:
-        raise InputError(
-            f"{config_file}: stands for more than {LARGEST_CONFIG} values, because its aliases "
-            "(*name) multiply; write out what they stand for"
-        )
+    check_written_out(content, str(config_file))
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
     for base in [bases] if isinstance(bases, str) else bases:
         _check_chain(config_file.parent / Path(base).expanduser(), (*based_on_it, config_file))
+
+
+def check_written_out(content: Any, name: str) -> None:
+    """Refuse a yaml of few lines that stands for more values than memory holds.
+
+    Args:
+        content: as the yaml was read.
+        name: of the yaml.
+
+    Raises:
+        InputError: it stands for more than ``LARGEST_CONFIG``.
+    """
+    if _written_out(content, {}) > LARGEST_CONFIG:
+        raise InputError(
+            f"{name}: stands for more than {LARGEST_CONFIG} values, because its aliases (*name) "
+            "multiply; write out what they stand for"
+        )
 
 
 def _written_out(value: Any, known: dict[int, float]) -> float:

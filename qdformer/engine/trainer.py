@@ -27,6 +27,7 @@ from qdformer.data.skipping import SkipUnreadable
 from qdformer.data.source_mix import mix_sources
 from qdformer.data.train_loader import TrainLoader
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
+from qdformer.engine.description import describe
 from qdformer.engine.hooks import (
     BestCheckpointer,
     GradientRelease,
@@ -82,6 +83,10 @@ class Trainer(DefaultTrainer):
             Path(skipped_file(self.cfg)).unlink(missing_ok=True)
             if self.cfg.MODEL.AUDIO.WEIGHTS:
                 load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
+            elif self.cfg.MODEL.AUDIO.FREEZE:
+                logger.warning(
+                    "MODEL.AUDIO.WEIGHTS is empty: VGGish starts from random weights and is trained"
+                )
         try:
             super().resume_or_load(resume)
         except ValueError as error:
@@ -199,7 +204,7 @@ class Trainer(DefaultTrainer):
         after_checkpoint: list[HookBase] = [evaluation]
         if comm.is_main_process() and test:
             model = self._trainer.model
-            best = BestModel(model, self.cfg.OUTPUT_DIR)
+            best = BestModel(model, self.cfg.OUTPUT_DIR, description=describe(self.cfg))
             after_checkpoint += [
                 BestCheckpointer(period, best, headline_metric(self.cfg)),
                 SheetWriter(
@@ -220,6 +225,7 @@ class Trainer(DefaultTrainer):
             self._trainer.model,
             self.cfg.OUTPUT_DIR,
             keep=self.cfg.SOLVER.KEEP_CHECKPOINTS,
+            description=describe(self.cfg),
             trainer=weakref.proxy(self),
         )
         # Detectron2 v0.6 leaves the optimizer out of what it saves; later versions do not.

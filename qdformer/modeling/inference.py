@@ -52,7 +52,7 @@ def segment_clip(
     probabilities = logits.float().sigmoid().nan_to_num(0)
     scores, classes = probabilities.max(-1)
     device = masks.device
-    grid = _pixel_grid(valid, size).to(device, non_blocking=True)
+    grid = pixel_grid(valid, size).to(device, non_blocking=True)
     sem_seg = torch.zeros((len(masks), *size), dtype=torch.uint8, device=device)
     foreground = torch.zeros((len(masks), *size), device=device)
     # Which tokens and classes can matter is decided on the host, in one transfer for all frames.
@@ -111,8 +111,16 @@ def contending_classes(probabilities: Tensor) -> Tensor:
     return (~beaten.any(1)).nonzero().flatten()
 
 
-def _pixel_grid(valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where the pixels of the result lie in the padded frame, (1, H, W, 2), x and y in [-1, 1]."""
+def pixel_grid(valid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Where the pixels of a result lie in the padded frame, as ``grid_sample`` counts.
+
+    Args:
+        valid: (2,) the fraction of height and width that is not padding.
+        size: (H, W) of the result.
+
+    Returns:
+        (1, H, W, 2), x and y in [-1, 1].
+    """
     rows, columns = [
         2 * fraction * (torch.arange(length) + 0.5) / length - 1
         for fraction, length in zip(valid, size)

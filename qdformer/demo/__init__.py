@@ -1,0 +1,1 @@
+"""Videos in, overlays with sound, masks, annotations and time lines out."""

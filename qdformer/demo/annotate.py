@@ -1,0 +1,170 @@
+"""One video in, a folder with its overlay, label maps, annotations and time line out."""
+
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import Metadata
+from PIL import Image
+
+from qdformer.data.video import write_like
+from qdformer.data.video_file import Picture, VideoFile
+from qdformer.demo.annotation import Annotation
+from qdformer.demo.history import History
+from qdformer.errors import InputError
+from qdformer.predictor import AudioVisualPredictor, SegmentedFrame
+from qdformer.visualization.motion import motion
+from qdformer.visualization.overlay import Layer
+from qdformer.whole_file import write_json
+
+OVERLAY, MASKS, ANNOTATIONS, TIME_LINE = "overlay.mp4", "masks", "annotations.json", "time_line.png"
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotateOptions:
+    """How a video is annotated.
+
+    Attributes:
+        every: seconds between segmented frames.
+        tracked: pictures between them get masks that follow the motion of what they lie on;
+            otherwise they hold still for the whole span.
+        alpha: opacity of the colours, 0 to 1.
+    """
+
+    every: float = 1.0
+    tracked: bool = False
+    alpha: float = 0.5
+
+
+def annotate(
+    predictor: AudioVisualPredictor,
+    video: VideoFile,
+    folder: Path,
+    options: AnnotateOptions = AnnotateOptions(),  # noqa: B008  (frozen)
+    progress: Callable[[float], None] = lambda seconds: None,
+) -> History:
+    """Segment a video and write what is found; all of it or nothing.
+
+    Args:
+        predictor: with the model.
+        video: an opened video.
+        folder: takes the results; an older one of that name is replaced.
+        options: how.
+        progress: called with the seconds of the video that are done.
+
+    Returns:
+        What was found.
+
+    Raises:
+        InputError: the video cannot be used any further, or ``folder`` holds something else.
+        OSError: the results cannot be written.
+    """
+    check_replaceable(folder)
+    metadata = predictor.metadata
+    annotation = Annotation(video, metadata, options.every)
+    history = History(metadata, options.every)
+    with whole_folder(folder) as partial:
+        (partial / MASKS).mkdir()
+
+        def recorded() -> Iterator[SegmentedFrame]:
+            for frame in predictor(video, options.every):
+                _write_label_map(partial / annotation.add(frame), frame.label_map, metadata)
+                history.add(frame)
+                yield frame
+
+        pictures = overlaid(video.pictures(), recorded(), metadata, options)
+        write_like(partial / OVERLAY, video, _counted(pictures, progress))
+        write_json(partial / ANNOTATIONS, annotation.document)
+        Image.fromarray(history.draw(Path(video.name).name)).save(partial / TIME_LINE)
+    return history
+
+
+def overlaid(
+    pictures: Iterable[Picture],
+    frames: Iterator[SegmentedFrame],
+    metadata: Metadata,
+    options: AnnotateOptions,
+) -> Iterator[Picture]:
+    """Draw what sounds over every picture of a video.
+
+    Args:
+        pictures: of the video, in order.
+        frames: its results, in order; they are asked for as the pictures come.
+        metadata: of the predictor.
+        options: how.
+
+    Yields:
+        The pictures, as large and as long as they were.
+    """
+    frame = next(frames)
+    layer = _layer(frame, metadata, options)
+    for picture in pictures:
+        while picture.time >= frame.end and (following := next(frames, None)) is not None:
+            frame = following
+            layer = _layer(frame, metadata, options)
+        if options.tracked and frame.label_map.any():
+            shown = layer.moved(motion(frame.image, picture.image))
+        else:
+            shown = layer
+        yield dataclasses.replace(picture, image=shown.over(picture.image))
+
+
+def _layer(frame: SegmentedFrame, metadata: Metadata, options: AnnotateOptions) -> Layer:
+    return Layer.draw(frame.label_map, frame.label_map.shape, metadata, options.alpha)
+
+
+def _counted(pictures: Iterable[Picture], progress: Callable[[float], None]) -> Iterator[Picture]:
+    for picture in pictures:
+        yield picture
+        progress(picture.time)
+
+
+def _write_label_map(path: Path, label_map: np.ndarray, metadata: Metadata) -> None:
+    image = Image.fromarray(label_map, mode="P")
+    image.putpalette(np.asarray(metadata.stuff_colors, np.uint8).tobytes())
+    image.save(path)
+
+
+def check_replaceable(folder: Path) -> None:
+    """Refuse a folder that is there and is no result of an earlier call.
+
+    Raises:
+        InputError: it is.
+    """
+    if os.path.lexists(folder) and not (folder / ANNOTATIONS).is_file():
+        raise InputError(
+            f"{folder}: is there already, and does not hold the results of a video; give another "
+            "output folder"
+        )
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder that takes its name, and the place of an older one, when all of it is written.
+
+    Args:
+        folder: the name; its parent is made where it is missing.
+
+    Yields:
+        Where to write meanwhile.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder.parent))
+    try:
+        yield partial
+        partial.chmod(0o777 & ~_umask())
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

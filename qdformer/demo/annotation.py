@@ -1,0 +1,87 @@
+"""What was found in a video, as a file: COCO's format with times and codewords."""
+
+from typing import Any
+
+import numpy as np
+from detectron2.data import Metadata
+from pycocotools import mask as rle
+
+from qdformer.data.video_file import VideoFile
+from qdformer.predictor import SegmentedFrame
+
+MASK_NAME = "masks/{:06d}.png"
+
+
+class Annotation:
+    """Gathers the results of a video.
+
+    The document is COCO's: ``images`` are the segmented frames, ``annotations`` their objects with
+    ``segmentation`` as run lengths, ``categories`` the classes. Beyond COCO there are
+
+    - ``info``: ``video``, ``rate`` (pictures a second), ``every`` (seconds between segmented
+      frames), ``sound_track`` (from 0; None without sound);
+    - in ``images``: ``begin`` and ``end``, seconds that the frame stands for, and ``local_codes``
+      and ``global_codes``, codewords of its tokens (None without a codebook); ``file_name`` is the
+      label map, whose pixels are ``category_id`` and 0 for background;
+    - in ``annotations``: ``score``, the highest probability that a token gives the class.
+    """
+
+    def __init__(self, video: VideoFile, metadata: Metadata, every: float):
+        """
+        Args:
+            video: whose results they are.
+            metadata: of the predictor.
+            every: seconds between segmented frames.
+        """
+        names, colors = metadata.stuff_classes, metadata.stuff_colors
+        self._size = {"height": video.height, "width": video.width}
+        self.document: dict[str, Any] = {
+            "info": {
+                "description": "Sounding objects, found by QDFormer",
+                "video": video.name,
+                "rate": float(video.rate),
+                "every": every,
+                "sound_track": video.sound_track if video.num_sound_tracks else None,
+            },
+            "categories": [
+                {"id": index, "name": names[index], "color": [int(v) for v in colors[index]]}
+                for index in range(1, len(names))
+            ],
+            "images": [],
+            "annotations": [],
+        }
+
+    def add(self, frame: SegmentedFrame) -> str:
+        """Add the next segmented frame.
+
+        Returns:
+            The name that its label map is to have.
+        """
+        images, annotations = self.document["images"], self.document["annotations"]
+        name = MASK_NAME.format(len(images))
+        image = {
+            "id": len(images),
+            "file_name": name,
+            **self._size,
+            "begin": frame.begin,
+            "end": frame.end,
+            "local_codes": None if frame.local_codes is None else frame.local_codes.tolist(),
+            "global_codes": None if frame.global_codes is None else frame.global_codes.tolist(),
+        }
+        images.append(image)
+        found = frame.instances
+        for mask, label, score in zip(found.pred_masks, found.pred_classes, found.scores):
+            segmentation = rle.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": int(label) + 1,
+                    "segmentation": segmentation | {"counts": segmentation["counts"].decode()},
+                    "area": int(rle.area(segmentation)),
+                    "bbox": [float(value) for value in rle.toBbox(segmentation)],
+                    "iscrowd": 0,
+                    "score": float(score),
+                }
+            )
+        return name

@@ -1,0 +1,94 @@
+"""Several videos one after the other; what cannot be used is told, and the rest goes on."""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from qdformer.data.video_file import VideoFile
+from qdformer.demo.annotate import AnnotateOptions, annotate, check_replaceable
+from qdformer.errors import InputError, make_folder, sentence
+from qdformer.predictor import AudioVisualPredictor
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What became of a video.
+
+    Attributes:
+        video: as it was given.
+        folder: with the results.
+        error: one sentence where there are none, else "".
+    """
+
+    video: Path
+    folder: Path
+    error: str = ""
+
+
+def annotate_all(
+    load: Callable[[], AudioVisualPredictor],
+    videos: Sequence[Path],
+    output: Path,
+    options: AnnotateOptions,
+    sound_track: int = 0,
+) -> list[Outcome]:
+    """Annotate videos, each into ``output / <its file name>``, with one progress bar for all.
+
+    Args:
+        load: makes the predictor, once there is a video that can be opened.
+        videos: files.
+        output: a folder.
+        options: how.
+        sound_track: which track is heard, from 0 on.
+
+    Returns:
+        What became of each, in the order given.
+
+    Raises:
+        InputError: two videos have one name, or the output cannot be written.
+    """
+    folders = {video: output / video.name for video in videos}
+    if len({*folders.values()}) < len(videos):
+        raise InputError(
+            f"{output}: several of the {len(videos)} videos have one name, and so would their "
+            "folders; annotate them one folder at a time"
+        )
+    make_folder(output, f"the output folder {output}")
+    outcomes, opened = {}, {}
+    for video in videos:
+        try:
+            check_replaceable(folders[video])
+            opened[video] = VideoFile(video, sound_track)
+        except InputError as error:
+            outcomes[video] = Outcome(video, folders[video], sentence(error))
+            logger.error("%s", outcomes[video].error)
+    predictor = load() if opened else None
+    total = sum(file.duration or 0 for file in opened.values())
+    with tqdm(total=round(total, 1), unit="s of video", unit_scale=False, disable=None) as bar:
+        for number, (video, file) in enumerate(opened.items(), start=1):
+            bar.set_description(f"{number}/{len(opened)} {video.name}")
+            progress = functools.partial(_move, bar, bar.n)
+            try:
+                annotate(predictor, file, folders[video], options, progress)
+                outcomes[video] = Outcome(video, folders[video])
+            # Also memory that runs out, and a full disk: the next video may be smaller.
+            except (InputError, OSError, RuntimeError, MemoryError) as error:
+                reason = sentence(error) if isinstance(error, InputError) else (
+                    f"{video}: not annotated, because {' '.join(str(error).split())[:300]}; free "
+                    "memory or disk, or give a smaller video")  # fmt: skip
+                outcomes[video] = Outcome(video, folders[video], reason)
+                logger.error("%s", reason)
+            progress(file.duration or 0)
+            if not file.num_sound_tracks:
+                logger.warning("%s: has no sound, so that nothing in it sounds.", video)
+    return [outcomes[video] for video in videos]
+
+
+def _move(bar: tqdm, start: float, seconds: float) -> None:
+    bar.update(start + seconds - bar.n)

@@ -1,0 +1,33 @@
+"""Which videos a path, a folder or a pattern means."""
+
+import glob
+from pathlib import Path
+
+from qdformer.errors import InputError
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+
+
+def find_videos(given: str) -> list[Path]:
+    """The videos that the user means, in the order of their names.
+
+    Args:
+        given: a file of any name; a folder, whose files with one of ``SUFFIXES`` are taken; or a
+            pattern such as ``clips/*.mp4`` (``**`` for folders in folders).
+
+    Raises:
+        InputError: there are none.
+    """
+    path = Path(given)
+    if path.is_dir():
+        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not found:
+            raise InputError(f"{given}: no videos in this folder ({', '.join(SUFFIXES)})")
+        return found
+    # A name may look like a pattern.
+    if path.exists():
+        return [path]
+    found = sorted(Path(name) for name in glob.glob(given, recursive=True) if Path(name).is_file())
+    if not found:
+        raise InputError(f"{given}: no such file, folder or pattern that fits a file; give a video")
+    return found

@@ -1,0 +1,273 @@
+"""Frames and sound in, label maps out: what sounds in a video, and where, while it is read."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import BinaryIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import Instances
+from torch import Tensor
+
+# Registers the models.
+import qdformer.qdformer  # noqa: F401
+import qdformer.time_domain  # noqa: F401
+from qdformer.data.audio import required_samples
+from qdformer.data.dataset_mapper import AVSDatasetMapper
+from qdformer.data.sound_file import SAMPLE_RATE
+from qdformer.data.video_file import Picture, VideoFile
+from qdformer.engine.checkpointer import AVSCheckpointer
+from qdformer.engine.description import read_description
+from qdformer.engine.setup import override
+from qdformer.errors import InputError
+from qdformer.modeling.acceleration import accelerate
+from qdformer.modeling.inference import pixel_grid
+from qdformer.modeling.windows import windows
+
+MASK_STRIDE = 4
+"""Pixels of the network's input to a side of a token mask's cell."""
+
+SHORTEST, LONGEST = 0.02, 60.0
+"""Seconds that a span may have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedFrame:
+    """What sounds in one span of a video, and where.
+
+    Attributes:
+        begin, end: seconds from the first picture on, the span that this stands for.
+        image: (H, W, 3) uint8 RGB, the picture that is shown in the middle of the span.
+        label_map: (H, W) uint8, the class of each pixel: 0 for background, otherwise its index in
+            the predictor's ``metadata.stuff_classes``.
+        instances: Detectron2's, one for each class in ``label_map``: ``pred_masks`` (M, H, W) bool,
+            ``pred_classes`` (M,) from 0 on without background, ``scores`` (M,) in [0, 1].
+        token_masks: (N, h, w) in [0, 1], the mask of each token at the network's resolution.
+        token_classes: (N,), the likeliest class of each token, counted as in ``label_map``.
+        token_scores: (N,) in [0, 1], its probability.
+        local_codes: (N,) the codewords of this span's tokens; None without a codebook.
+        global_codes: (N,) those of the window that it was segmented in; None without a codebook.
+        log_mel: (96, 64) float32, what the network heard.
+    """
+
+    begin: float
+    end: float
+    image: np.ndarray
+    label_map: np.ndarray
+    instances: Instances
+    token_masks: Tensor
+    token_classes: Tensor
+    token_scores: Tensor
+    local_codes: Tensor | None
+    global_codes: Tensor | None
+    log_mel: np.ndarray
+    _network_size: tuple[int, int]
+
+    def masks_of(self, tokens: Sequence[int]) -> Tensor:
+        """(n, H, W) in [0, 1], the masks of some tokens at the size of ``image``."""
+        masks = self.token_masks[list(tokens)]
+        if not len(masks):
+            return masks.new_zeros((0, *self.label_map.shape))
+        covered = torch.tensor(masks.shape[-2:]) * MASK_STRIDE
+        grid = pixel_grid(torch.tensor(self._network_size) / covered, self.label_map.shape)
+        # Between logits, as the label map was made.
+        logits = masks.logit(eps=1e-6)[None]
+        return F.grid_sample(logits, grid, align_corners=False, padding_mode="border")[0].sigmoid()
+
+    def label_map_of(self, tokens: Sequence[int], threshold: float = 0.5) -> np.ndarray:
+        """(H, W) uint8, ``label_map`` where the mask of one of the tokens is above a threshold."""
+        seen = (self.masks_of(tokens) > threshold).any(0)
+        return self.label_map * seen.numpy()
+
+
+class AudioVisualPredictor:
+    """Segments the sounding objects of videos with a trained model.
+
+    Attributes:
+        metadata: ``stuff_classes``, background first, and ``stuff_colors``.
+        cfg: of the model.
+    """
+
+    def __init__(
+        self,
+        trained: str | os.PathLike | CfgNode,
+        overrides: Sequence[str] = (),
+        device: str | None = None,
+    ):
+        """
+        Args:
+            trained: a checkpoint of this project, which carries its config and its classes, or a
+                config: then ``MODEL.WEIGHTS`` names the weights and ``DATASETS.TEST`` a registered
+                data set with the classes.
+            overrides: keys and values of the config in turn.
+            device: "cpu", "cuda", ...; by default the config's, or the CPU where that is not there.
+
+        Raises:
+            InputError: the file or a setting cannot be used.
+        """
+        if isinstance(trained, CfgNode):
+            self.cfg = trained.clone()
+            self.metadata = MetadataCatalog.get(trained.DATASETS.TEST[0])
+        else:
+            self.cfg, self.metadata = read_description(os.fspath(trained))
+        self.cfg.defrost()
+        override(self.cfg, list(overrides))
+        present = torch.cuda.is_available() or not self.cfg.MODEL.DEVICE.startswith("cuda")
+        self.cfg.MODEL.DEVICE = device or (self.cfg.MODEL.DEVICE if present else "cpu")
+        self.model = build_model(self.cfg).eval()
+        AVSCheckpointer(self.model, complete=True).load(self.cfg.MODEL.WEIGHTS)
+        if self.cfg.MODEL.QDFORMER.FAST_INFERENCE:
+            accelerate(self.model)
+
+    def __call__(
+        self,
+        video: str | os.PathLike | BinaryIO | VideoFile,
+        every: float = 1.0,
+        waveform: np.ndarray | None = None,
+    ) -> Iterator[SegmentedFrame]:
+        """Segment a video while it is read, in memory that does not grow with its length.
+
+        Args:
+            video: a path, a file object that can seek, or an opened video.
+            every: seconds between segmented frames, ``SHORTEST`` to ``LONGEST``. Models that were
+                trained on AVSBench know one frame a second.
+            waveform: (L,) mono at 16 kHz, heard in place of the video's own sound.
+
+        Yields:
+            A result for each span of ``every`` seconds, in order.
+
+        Raises:
+            InputError: the video cannot be used.
+        """
+        video = video if isinstance(video, VideoFile) else VideoFile(video)
+        sound = video.sound() if waveform is None else _Waveform(waveform)
+        return self._segment(video.sampled(_checked_span(every)), sound, every)
+
+    def segment_frames(
+        self, frames: Iterable[np.ndarray], waveform: np.ndarray, every: float = 1.0
+    ) -> Iterator[SegmentedFrame]:
+        """Segment frames that no file holds; see :meth:`__call__`.
+
+        Args:
+            frames: (H, W, 3) uint8 RGB, all of one size, ``every`` seconds apart; the first stands
+                for the span that begins with the sound.
+            waveform: (L,) mono at 16 kHz.
+            every: seconds.
+
+        Raises:
+            InputError: a frame or the sound is of another kind.
+        """
+        return self._segment(_pictures(frames), _Waveform(waveform), _checked_span(every))
+
+    def _segment(
+        self, pictures: Iterable[Picture], sound, every: float
+    ) -> Iterator[SegmentedFrame]:
+        cfg = self.cfg.clone()
+        cfg.INPUT.AUDIO_HOP = every
+        mapper = AVSDatasetMapper(cfg, False)
+        taken = (
+            (number, picture.image, mapper.augment([picture.image])[0])
+            for number, picture in enumerate(pictures)
+        )
+        for seen, kept in windows(taken, cfg.TEST.WINDOW, cfg.TEST.WINDOW_OVERLAP):
+            # Sound is heard for the second around the middle of a span.
+            first, count = seen[0][0], required_samples(len(seen), every)
+            waveform = sound.read(round((first * every + (every - 1) / 2) * SAMPLE_RATE), count)
+            clip = {
+                "image": torch.cat([image for _, _, image in seen]),
+                "height": seen[0][1].shape[0],
+                "width": seen[0][1].shape[1],
+                **mapper.hear(waveform, len(seen)),
+            }
+            with torch.no_grad():
+                (result,) = self.model([clip])
+            result = {
+                key: None if values is None else values.cpu() for key, values in result.items()
+            }
+            for index in range(len(seen))[kept]:
+                number, image, _ = seen[index]
+                yield _segmented_frame(
+                    {key: values if values is None else values[index]
+                     for key, values in result.items()},
+                    image=image,
+                    span=(number * every, (number + 1) * every),
+                    log_mel=clip["audio"][index, 0].numpy(),
+                    network_size=tuple(clip["image"].shape[-2:]),
+                )  # fmt: skip
+
+
+class _Waveform:
+    """A sound that is at hand, read as :class:`qdformer.data.sound_track.SoundTrack` is."""
+
+    def __init__(self, samples: np.ndarray):
+        self.samples = np.asarray(samples, dtype=np.float32)
+        if self.samples.ndim != 1 or not np.isfinite(self.samples).all():
+            raise InputError(
+                f"the sound has shape {self.samples.shape}, or samples that are not finite; give "
+                "(L,) mono at 16 kHz"
+            )
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        piece = self.samples[max(start, 0) : max(start + count, 0)]
+        before = min(max(-start, 0), count)
+        return np.pad(piece, (before, count - before - len(piece)))
+
+
+def _pictures(frames: Iterable[np.ndarray]) -> Iterator[Picture]:
+    shape = None
+    for number, frame in enumerate(frames):
+        frame = np.asarray(frame)
+        shape = shape or frame.shape
+        if frame.dtype != np.uint8 or frame.shape != shape or shape[2:] != (3,) or not frame.size:
+            raise InputError(
+                f"frame {number} is {frame.dtype} of shape {frame.shape}; give (H, W, 3) uint8 "
+                "RGB, all of one size"
+            )
+        yield Picture(frame, number, float(number))
+
+
+def _checked_span(every: float) -> float:
+    if not SHORTEST <= every <= LONGEST:
+        raise InputError(
+            f"{every} seconds between segmented frames were asked for; {SHORTEST} to {LONGEST} are "
+            "possible"
+        )
+    return every
+
+
+def _segmented_frame(
+    result: dict[str, Tensor | None],
+    *,
+    image: np.ndarray,
+    span: tuple[float, float],
+    log_mel: np.ndarray,
+    network_size: tuple[int, int],
+) -> SegmentedFrame:
+    label_map = result["sem_seg"]
+    labels = label_map.unique()
+    labels = labels[labels > 0].long()
+    instances = Instances(
+        tuple(label_map.shape),
+        pred_masks=label_map == labels[:, None, None],
+        pred_classes=labels - 1,
+        scores=result["class_scores"][labels - 1],
+    )
+    return SegmentedFrame(
+        begin=span[0],
+        end=span[1],
+        image=image,
+        label_map=label_map.numpy(),
+        instances=instances,
+        token_masks=result["masks"],
+        token_classes=result["classes"],
+        token_scores=result["scores"],
+        local_codes=result["local_codes"],
+        global_codes=result["global_codes"],
+        log_mel=log_mel,
+        _network_size=network_size,
+    )
