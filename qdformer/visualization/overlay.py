@@ -9,6 +9,8 @@ from detectron2.data import Metadata
 from detectron2.utils.visualizer import VisImage, Visualizer
 from matplotlib.artist import Artist
 
+from .motion import follow
+
 # Pixels of the shorter side that a class name needs to be legible.
 MIN_SIDE = 224
 
@@ -64,8 +66,7 @@ class Layer:
                 ``stuff_colors`` (RGB, 0 to 255).
             alpha: Opacity of the colours, 0 to 1.
         """
-        drawn = np.unique(label_map)
-        if not ((drawn > 0) & (drawn < len(metadata.stuff_classes))).any():
+        if not ((label_map > 0) & (label_map < len(metadata.stuff_classes))).any():
             return cls(None, None)
         height, width = size
         # The Visualizer refuses masks of two columns, which could be polygons.
@@ -73,9 +74,8 @@ class Layer:
         drawing = _draw(canvas, label_map, metadata, alpha)
         _, *masks = drawing.ax.images
         shapes = _Ink.of(drawing, [*drawing.ax.patches, *masks], width)
-        return cls(
-            shapes, _Ink.of(drawing, drawing.ax.texts, width) if min(size) >= MIN_SIDE else None
-        )
+        legible = min(size) >= MIN_SIDE
+        return cls(shapes, _Ink.of(drawing, drawing.ax.texts, width) if legible else None)
 
     def over(self, image: np.ndarray) -> np.ndarray:
         """Lay the drawing over a picture.
@@ -88,8 +88,7 @@ class Layer:
         """
         for ink in (self._shapes, self._names):
             if ink is not None:
-                seen = cv2.multiply(image, ink.transmittance, scale=1 / 255)
-                image = cv2.add(seen, ink.colour, dst=seen)
+                image = ink.over(image)
         return image
 
     def moved(self, motion: np.ndarray) -> "Layer":
@@ -97,42 +96,40 @@ class Layer:
 
         Args:
             motion: (H, W, 2) float32, from where each pixel comes, see
-                :func:`qdformer.visualization.motion.motion`.
+                :func:`~qdformer.visualization.motion.motion`.
         """
         return Layer(self._shapes and self._shapes.moved(motion), self._names)
 
 
-@dataclass(frozen=True)
 class _Ink:
-    """What covers a picture.
+    """What covers a picture: a colour for each pixel, and how much of the picture it leaves.
 
-    Attributes:
-        colour: (H, W, 3) uint8 RGB, what it adds to each pixel.
-        transmittance: (H, W, 3) uint8, the 255ths of the picture that are seen through it.
+    Args:
+        rgba: (H, W, 4) uint8, the colour multiplied by its opacity.
     """
 
-    colour: np.ndarray
-    transmittance: np.ndarray
+    def __init__(self, rgba: np.ndarray):
+        self._rgba = rgba
+        self._colour = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+        self._seen = cv2.merge([255 - cv2.extractChannel(rgba, 3)] * 3)
 
     @classmethod
     def of(cls, drawing: VisImage, artists: Sequence[Artist], width: int) -> "_Ink":
-        """The given parts of a drawing, without the frame; so many columns."""
+        """The given parts of a drawing, without the frame; so many columns of it."""
+        shown = set(artists)
         for artist in drawing.ax.get_children():
-            artist.set_visible(artist in artists)
+            artist.set_visible(artist in shown)
         drawing.canvas.draw()
-        rgba = np.asarray(drawing.canvas.buffer_rgba())[:, :width]
-        opacity = cv2.cvtColor(rgba[..., 3].copy(), cv2.COLOR_GRAY2RGB)
-        return cls(cv2.multiply(rgba[..., :3].copy(), opacity, scale=1 / 255), 255 - opacity)
+        # Without the frame the canvas is transparent, and keeps the opacity of what is drawn.
+        rgba = np.ascontiguousarray(np.asarray(drawing.canvas.buffer_rgba())[:, :width])
+        return cls(cv2.cvtColor(rgba, cv2.COLOR_RGBA2mRGBA))
+
+    def over(self, image: np.ndarray) -> np.ndarray:
+        return cv2.add(cv2.multiply(image, self._seen, scale=1 / 255), self._colour)
 
     def moved(self, motion: np.ndarray) -> "_Ink":
         """Each pixel from where it was; nothing comes from outside."""
-        x, y = np.arange(motion.shape[1], dtype=np.float32), np.arange(motion.shape[0])
-        places = motion + np.dstack(np.meshgrid(x, y.astype(np.float32)))
-        colour = cv2.remap(self.colour, places, None, cv2.INTER_LINEAR, borderValue=(0, 0, 0))
-        seen = cv2.remap(
-            self.transmittance[..., 0], places, None, cv2.INTER_LINEAR, borderValue=255
-        )
-        return _Ink(colour, cv2.cvtColor(seen, cv2.COLOR_GRAY2RGB))
+        return _Ink(follow(self._rgba, motion))
 
 
 def to_short_side(image: np.ndarray, short_side: int) -> np.ndarray:

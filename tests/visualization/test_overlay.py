@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 from detectron2.data.catalog import Metadata
+from detectron2.utils.visualizer import Visualizer
 
 from qdformer.visualization import overlay
-from qdformer.visualization.overlay import MIN_SIDE, to_short_side
+from qdformer.visualization.overlay import MIN_SIDE, Layer, to_short_side
 
 GREY = 120
 
@@ -20,6 +21,22 @@ def metadata():
 
 def noise(height, width, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def difference(first, second):
+    return np.abs(first.astype(int) - second).max(initial=0)
+
+
+@pytest.fixture
+def scene():
+    """All that is drawn in one label map: a hole, two objects of a class, one at the corner."""
+    labels = np.zeros((240, 300), np.uint8)
+    labels[20:140, 30:180] = 1
+    labels[60:100, 80:120] = 0
+    labels[150:220, 40:90] = labels[20:60, 200:290] = 2
+    labels[200:, 250:] = 3
+    labels[100:120, 200:220] = 255
+    return labels
 
 
 @pytest.mark.parametrize("size", [(224, 224), (360, 640), (300, 224)])
@@ -135,3 +152,90 @@ def test_to_short_side_keeps_proportions_and_colour(size):
     assert min(resized.shape[:2]) == 224
     assert resized.shape[1] / resized.shape[0] == pytest.approx(size[1] / size[0], rel=0.01)
     assert (resized == (10, 120, 250)).all()
+
+
+@pytest.mark.parametrize("alpha", [0.2, 0.5, 1])
+def test_layer_over_a_picture_is_the_overlay(metadata, scene, alpha):
+    layer = Layer.draw(scene, scene.shape, metadata, alpha)
+    for seed in range(2):
+        image = noise(*scene.shape, seed)
+        drawn = layer.over(image)
+        assert drawn.dtype == np.uint8
+        assert difference(drawn, overlay(image, scene, metadata, alpha)) <= 2
+
+
+def test_layer_of_a_smaller_label_map_has_the_picture_s_size(metadata, scene):
+    image = noise(480, 600)
+    drawn = Layer.draw(scene, (480, 600), metadata).over(image)
+    assert difference(drawn, overlay(image, scene, metadata)) <= 2
+
+
+def test_layer_does_not_change_the_picture(metadata, scene):
+    image = noise(*scene.shape)
+    before = image.copy()
+    Layer.draw(scene, scene.shape, metadata).over(image)
+    np.testing.assert_array_equal(image, before)
+
+
+@pytest.mark.parametrize("label", [0, 4, 77, 255])
+def test_layer_without_objects_costs_nothing(metadata, label, monkeypatch):
+    monkeypatch.delattr(Visualizer, "draw_sem_seg")
+    image = noise(300, 240)
+    layer = Layer.draw(np.full((300, 240), label, np.uint8), (300, 240), metadata)
+    assert layer.over(image) is image
+    moved = layer.moved(np.ones((300, 240, 2), np.float32))
+    assert moved.over(image) is image
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (9, 2), (2, 2), (3, 3), (223, 400), (65, 49)])
+def test_layers_of_small_pictures_have_no_names(metadata, size):
+    """A name stands on black, darker than the picture and all colours of classes 1 and 2."""
+    image = np.full((*size, 3), 255, np.uint8)
+    layer = Layer.draw(np.full(size, 2, np.uint8), size, metadata)
+    for drawn in (layer.over(image), layer.moved(np.zeros((*size, 2), np.float32)).over(image)):
+        assert drawn.shape == image.shape
+        assert drawn.max(axis=2).min() >= 200
+
+
+def test_shapes_follow_and_names_stay(metadata):
+    labels = np.zeros((300, 400), np.uint8)
+    labels[100:200, 100:200] = 1
+    grey = np.full((300, 400, 3), GREY, np.uint8)
+    layer = Layer.draw(labels, labels.shape, metadata, alpha=0.5)
+    drawn = layer.over(grey)
+    motion = np.full((300, 400, 2), (-40, 25), np.float32)
+    moved = layer.moved(motion).over(grey)
+
+    def box(mask):
+        rows, columns = mask.nonzero()
+        return rows.min(), rows.max(), columns.min(), columns.max()
+
+    def shape(picture):
+        return (picture[..., 0] > GREY + 20) & (picture[..., 1] < GREY - 20)
+
+    def name(picture):
+        return box(picture.max(axis=2) < 60)
+
+    shift = np.array([-25, -25, 40, 40])
+    np.testing.assert_array_equal(box(shape(moved)), box(shape(drawn)) + shift)
+    assert name(moved) == name(drawn)
+    # The first layer is as it was.
+    np.testing.assert_array_equal(layer.over(grey), drawn)
+
+
+def test_layer_that_does_not_move_is_the_same(metadata, scene):
+    image = noise(*scene.shape)
+    layer = Layer.draw(scene, scene.shape, metadata)
+    still = layer.moved(np.zeros((*scene.shape, 2), np.float32))
+    np.testing.assert_array_equal(still.over(image), layer.over(image))
+
+
+def test_what_comes_from_outside_is_not_painted(metadata):
+    labels = np.full((240, 300), 1, np.uint8)
+    image = noise(240, 300)
+    motion = np.full((240, 300, 2), (200, 0), np.float32)
+    moved = Layer.draw(labels, labels.shape, metadata).moved(motion).over(image)
+    unpainted = (moved == image).all(axis=2).mean(axis=0)
+    assert unpainted[:95].max() < 0.5
+    # Names stay, in the middle of the picture.
+    assert unpainted[101:].min() > 0.5 and (unpainted[180:] == 1).all()
