@@ -146,7 +146,7 @@ class AudioVisualPredictor:
         """
         video = video if isinstance(video, VideoFile) else VideoFile(video)
         sound = video.sound() if waveform is None else _Waveform(waveform)
-        return self._segment(video.sampled(_checked_span(every)), sound, every)
+        return self._segment(video.sampled(checked_span(every)), sound, every)
 
     def segment_frames(
         self, frames: Iterable[np.ndarray], waveform: np.ndarray, every: float = 1.0
@@ -162,7 +162,7 @@ class AudioVisualPredictor:
         Raises:
             InputError: a frame or the sound is of another kind.
         """
-        return self._segment(_pictures(frames), _Waveform(waveform), _checked_span(every))
+        return self._segment(_pictures(frames), _Waveform(waveform), checked_span(every))
 
     def _segment(
         self, pictures: Iterable[Picture], sound, every: float
@@ -231,7 +231,12 @@ def _pictures(frames: Iterable[np.ndarray]) -> Iterator[Picture]:
         yield Picture(frame, number, float(number))
 
 
-def _checked_span(every: float) -> float:
+def checked_span(every: float) -> float:
+    """The seconds of a span, if they are possible.
+
+    Raises:
+        InputError: they are not within ``SHORTEST`` to ``LONGEST``.
+    """
     if not SHORTEST <= every <= LONGEST:
         raise InputError(
             f"{every} seconds between segmented frames were asked for; {SHORTEST} to {LONGEST} are "

@@ -1,5 +1,7 @@
 """Small clips and a small network, made out of nothing."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from detectron2.config import get_cfg
@@ -8,20 +10,24 @@ from detectron2.structures import BitMasks, Instances
 
 import qdformer.qdformer  # noqa: F401
 from qdformer.config import add_qdformer_config
+from qdformer.data.compose import ComposeOptions, compose
+from qdformer.engine.setup import register_roots
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
 
 
 def small_config(*overrides):
-    """A QDFormer of every stage, on a ResNet-18, that runs in a fraction of a second."""
+    """A QDFormer of every stage, on a narrow ResNet-50, that runs in a fraction of a second."""
     cfg = get_cfg()
     add_qdformer_config(cfg)
     settings = [
         "MODEL.DEVICE", "cpu",
         "MODEL.BACKBONE.NAME", "build_resnet_backbone",
         "MODEL.BACKBONE.FREEZE_AT", 0,
-        "MODEL.RESNETS.DEPTH", 18,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS", 64,
+        "MODEL.RESNETS.DEPTH", 50,
+        "MODEL.RESNETS.STEM_OUT_CHANNELS", 8,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS", 8,
+        "MODEL.RESNETS.WIDTH_PER_GROUP", 4,
         "MODEL.RESNETS.NORM", "BN",
         "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
         "MODEL.FPN.NORM", "GN",
@@ -42,6 +48,25 @@ def small_config(*overrides):
 def small_model(*overrides):
     torch.manual_seed(0)
     return build_model(small_config(*overrides))
+
+
+def compose_tiny(folder: Path) -> Path:
+    """A tiny composed data set in all three layouts, registered as tiny_*; returns its root."""
+    root = folder / "tiny"
+    compose(
+        ComposeOptions(
+            output=root,
+            layouts=("avss", "ms3", "s4"),
+            classes=("bell", "drum", "siren"),
+            frames=3,
+            size=64,
+            sources=(1, 2),
+            clips={"train": 8, "val": 2, "test": 3},
+            workers=1,
+        )
+    )
+    register_roots([str(root)])
+    return root
 
 
 def make_clip(frames=3, objects=2, size=(64, 64), seed=0, annotated=None):

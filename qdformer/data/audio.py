@@ -245,11 +245,7 @@ def _warn_once(what: str, path: str | Path) -> None:
 def _to_16k(path: str | Path, sound: Sound) -> np.ndarray:
     waveform = sound.samples
     if sound.rate != SAMPLE_RATE:
-        # The resampler's kernel grows with the terms of the ratio, to gigabytes for rates like
-        # 44,101 Hz. Every customary rate is exact below 1000; others are off by milliseconds an
-        # hour.
-        ratio = Fraction(SAMPLE_RATE, sound.rate).limit_denominator(1000)
-        waveform = _resampler(ratio)(torch.from_numpy(waveform)).numpy()
+        waveform = resampler(resampling_ratio(sound.rate))(torch.from_numpy(waveform)).numpy()
     if not np.isfinite(waveform).all():
         raise InputError(
             f"{path}: holds NaN, infinite samples or some at the limit of float32; restore the "
@@ -258,9 +254,21 @@ def _to_16k(path: str | Path, sound: Sound) -> np.ndarray:
     return waveform
 
 
+def resampling_ratio(rate: int) -> Fraction:
+    """Samples at 16 kHz for each sample at ``rate`` Hz.
+
+    The resampler's kernel grows with the terms of the ratio, to gigabytes for rates like 44,101 Hz.
+    Every customary rate is exact below 1000; others are off by milliseconds an hour.
+    """
+    return Fraction(SAMPLE_RATE, rate).limit_denominator(1000)
+
+
 @lru_cache(maxsize=8)
-def _resampler(ratio: Fraction) -> Resample:
-    """Keeps the kernel, which takes as long to make as five seconds of sound to resample."""
+def resampler(ratio: Fraction) -> Resample:
+    """Makes a resampler of (L,) float32 to ceil(L * ratio) samples.
+
+    It is kept: making its kernel takes as long as five seconds of sound to resample.
+    """
     return Resample(ratio.denominator, ratio.numerator, dtype=torch.float32)
 
 

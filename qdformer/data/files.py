@@ -28,7 +28,7 @@ def open_file(path: str | Path, kind: str, max_bytes: int | None = None) -> Bina
         # A pipe that nobody writes to would be waited for without O_NONBLOCK.
         file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NONBLOCK))
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such {kind} file; check the data set's folder.") from error
+        raise InputError(f"{path}: no such {kind} file; check its path.") from error
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = getattr(error, "strerror", None) or error
         raise InputError(

@@ -1,22 +1,32 @@
-"""Frames and sound into one mp4 file that common players and browsers show."""
+"""Pictures and sound into one mp4 file that common players and browsers show."""
 
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import av
 import numpy as np
+from av.codec.context import Flags
+from av.container import OutputContainer
 from torch import Tensor
 
 from qdformer.data.audio import SAMPLE_RATE
+from qdformer.data.sound_packets import Sound, own_sound, waveform_sound
+from qdformer.data.video_file import Picture, VideoFile
 from qdformer.errors import InputError
 from qdformer.whole_file import whole_file
 
 # Pictures a second that a file has at least: several players stutter, or show nothing, at 1.
 MIN_CONTAINER_RATE = 10
+
+# What the conversion from RGB does; untagged, players take large pictures for BT.709.
+_BT_601 = 6
+
+_NO_SOUND = (math.inf, None)
 
 
 def write_video(
@@ -46,19 +56,66 @@ def write_video(
         InputError: The folder does not exist, the name does not end in ``.mp4``, ``fps`` is not
             positive, there are no frames, or a frame is not (H, W, 3) uint8 of the first's size.
     """
+    path = _checked_path(path)
+    if not (fps > 0 and math.isfinite(fps)):
+        raise InputError(f"{path}: {fps} frames per second given; the rate must be positive.")
+    frames = _checked(path, frames)
+    with _container(path) as container:
+        _encode(container, frames, Fraction(fps).limit_denominator(1001), waveform, sample_rate)
+
+
+def write_like(
+    path: str | os.PathLike,
+    video: VideoFile,
+    pictures: Iterable[Picture],
+    waveform: np.ndarray | None = None,
+) -> None:
+    """Write pictures with the times, size, shape of pixels and sound of a video, as an mp4 file.
+
+    The pictures are taken one at a time, and with each as much of the sound as goes with it. The
+    last is shown as long as the video says, and there the sound ends as well. As with
+    :func:`write_video` odd sizes are made even and the file appears when it is complete.
+
+    Args:
+        path: The file to write, ending in ``.mp4``, in a folder that exists.
+        video: What the pictures are of.
+        pictures: Of the video's size and with its times, ascending; not necessarily all of them.
+        waveform: (L,) float32 in [-1, 1] at 16 kHz from the first picture on, which takes the place
+            of the video's own sound, cut or continued with silence. By default that is copied as it
+            is stored or, where browsers would not play it in an mp4 file, encoded as AAC.
+
+    Raises:
+        InputError: The folder does not exist, the name does not end in ``.mp4``, there are no
+            pictures, or an image is not (H, W, 3) uint8 of the video's size.
+    """
+    path = _checked_path(path)
+    pictures = iter(pictures)
+    first = next(pictures, None)
+    if first is None:
+        raise InputError(f"{path}: there are no pictures to write; give at least one.")
+    with _container(path) as container, closing(_sound_of(container, video, waveform)) as sound:
+        _encode_like(container, path, video, chain([first], pictures), sound)
+
+
+def _checked_path(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"{path}: videos are written as mp4; give a name that ends in .mp4.")
     if not path.parent.is_dir():
         raise InputError(f"{path}: the folder {path.parent} does not exist; create it first.")
-    if not (fps > 0 and math.isfinite(fps)):
-        raise InputError(f"{path}: {fps} frames per second given; the rate must be positive.")
-    frames = _checked(path, frames)
+    return path
+
+
+@contextmanager
+def _container(path: Path) -> Iterator[OutputContainer]:
     with (
         whole_file(path) as partial,
-        av.open(str(partial), "w", format="mp4", options={"movflags": "faststart"}) as container,
+        # By its whole path: a name like "a:b.mp4" would be an address to FFmpeg.
+        av.open(
+            str(partial.absolute()), "w", format="mp4", options={"movflags": "faststart"}
+        ) as container,
     ):
-        _encode(container, frames, Fraction(fps).limit_denominator(1001), waveform, sample_rate)
+        yield container
 
 
 def _checked(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -98,8 +155,7 @@ def _encode(
 
     video = container.add_stream("libx264", rate=fps * repeats, options={"crf": "18"})
     video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-    # The conversion from RGB is BT.601's (6): untagged, players take large pictures for BT.709.
-    video.codec_context.colorspace = 6
+    video.codec_context.colorspace = _BT_601
     streams = [video]
     if waveform is not None:
         streams.append(container.add_stream("aac", rate=sample_rate, layout="mono"))
@@ -125,3 +181,62 @@ def _sound(waveform: np.ndarray | Tensor, start: int, end: int, sample_rate: int
     frame = av.AudioFrame.from_ndarray(piece[None], format="fltp", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = sample_rate, start, Fraction(1, sample_rate)
     return frame
+
+
+def _encode_like(
+    container: OutputContainer,
+    path: Path,
+    video: VideoFile,
+    pictures: Iterator[Picture],
+    sound: Sound,
+) -> None:
+    stream = container.add_stream(
+        "libx264",
+        rate=video.rate,
+        time_base=video.time_base,
+        options={"crf": "18", "preset": "veryfast"},
+    )
+    stream.width, stream.height = video.width + video.width % 2, video.height + video.height % 2
+    stream.pix_fmt, stream.codec_context.colorspace = "yuv420p", _BT_601
+    stream.codec_context.sample_aspect_ratio = video.aspect
+    # With pictures out of order, an mp4 file cannot say how long the last is shown.
+    stream.codec_context.max_b_frames = 0
+    stream.codec_context.flags |= Flags.frame_duration
+    heard, piece = next(sound, _NO_SOUND)
+
+    for picture, following in pairwise(chain(pictures, [None])):
+        shown = video.shown_for(picture.duration)
+        ticks = following.pts - picture.pts if following else round(shown / video.time_base)
+        frame = _frame(path, video, picture)
+        frame.pts, frame.duration, frame.time_base = picture.pts, ticks, video.time_base
+        container.mux(stream.encode(frame))
+        while heard < float((picture.pts + ticks) * video.time_base):
+            _mux(container, piece)
+            heard, piece = next(sound, _NO_SOUND)
+    for encoder in container.streams:
+        if encoder.codec_context.is_encoder:
+            container.mux(encoder.encode(None))
+
+
+def _mux(container: OutputContainer, piece: av.Packet | av.AudioFrame) -> None:
+    encoded = isinstance(piece, av.AudioFrame)
+    for packet in container.streams.audio[0].encode(piece) if encoded else [piece]:
+        with suppress(ValueError):  # what is damaged in the original is left out
+            container.mux(packet)
+
+
+def _frame(path: Path, video: VideoFile, picture: Picture) -> av.VideoFrame:
+    image = picture.image
+    if image.dtype != np.uint8 or image.shape != (video.height, video.width, 3):
+        raise InputError(
+            f"{path}: the picture at {picture.time:.2f} s is {image.dtype} of shape {image.shape}; "
+            f"give uint8 of shape {(video.height, video.width, 3)}."
+        )
+    odd = ((0, video.height % 2), (0, video.width % 2), (0, 0))
+    return av.VideoFrame.from_ndarray(np.pad(image, odd, mode="edge"), format="rgb24")
+
+
+def _sound_of(container: OutputContainer, video: VideoFile, waveform: np.ndarray | None) -> Sound:
+    if waveform is None:
+        return own_sound(container, video)
+    return waveform_sound(container, waveform)

@@ -17,7 +17,7 @@ from qdformer.data.video_file import Picture, VideoFile
 from qdformer.demo.annotation import Annotation
 from qdformer.demo.history import History
 from qdformer.errors import InputError
-from qdformer.predictor import AudioVisualPredictor, SegmentedFrame
+from qdformer.predictor import AudioVisualPredictor, SegmentedFrame, checked_span
 from qdformer.visualization.motion import motion
 from qdformer.visualization.overlay import Layer
 from qdformer.whole_file import write_json
@@ -30,7 +30,7 @@ class AnnotateOptions:
     """How a video is annotated.
 
     Attributes:
-        every: seconds between segmented frames.
+        every: seconds between segmented frames; refused with an InputError if they are impossible.
         tracked: pictures between them get masks that follow the motion of what they lie on;
             otherwise they hold still for the whole span.
         alpha: opacity of the colours, 0 to 1.
@@ -39,6 +39,9 @@ class AnnotateOptions:
     every: float = 1.0
     tracked: bool = False
     alpha: float = 0.5
+
+    def __post_init__(self):
+        checked_span(self.every)
 
 
 def annotate(

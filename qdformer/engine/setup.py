@@ -39,8 +39,8 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     cfg = get_cfg()
     add_qdformer_config(cfg)
     if config_file:
-        _check_chain(Path(config_file))
         with _config_errors(config_file):
+            _check_chain(Path(config_file))
             cfg.merge_from_file(config_file, allow_unsafe=False)
     override(cfg, overrides)
     return cfg

@@ -4,7 +4,6 @@ python -m tests.engine.kill_training [--kills 20] [--in-write 5] [--seed 0] [--f
 """
 
 import argparse
-import hashlib
 import os
 import random
 import signal
@@ -16,14 +15,11 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from tqdm import tqdm
 
-import qdformer.qdformer  # noqa: F401
-from qdformer.data.compose import ComposeOptions, compose
-from tests.samples import small_config
+from tests.engine.training import AUGMENTED, config, digest
+from tests.samples import compose_tiny
 
 ROOT = Path(__file__).resolve().parents[2]
 POLL = 0.001  # seconds
@@ -43,25 +39,12 @@ class Kill:
 
 
 class Run:
-    """A training run of a small network in a folder, resumed as often as it takes."""
+    """A training run in a process of its own, resumed as often as it takes."""
 
-    def __init__(self, folder: Path, iterations: int, period: int, workers: int):
-        self.folder, self.log = folder, folder / "output.txt"
-        folder.mkdir(parents=True)
-        cfg = small_config(
-            "OUTPUT_DIR", str(folder / "run"),
-            "DATASETS.AVS_ROOTS", (str(folder.parent / "killed_clips"),),
-            "DATASETS.TRAIN", ("killed_clips_avss_train",),
-            "DATASETS.TEST", ("killed_clips_avss_test",),
-            "MODEL.QDFORMER.NUM_CLASSES", 0,
-            "INPUT.MIN_SIZE_TRAIN", (64,), "INPUT.MAX_SIZE_TRAIN", 64,
-            "INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 64,
-            "INPUT.RANDOM_FLIP", "horizontal", "INPUT.COLOR_JITTER", 0.3, "INPUT.AUDIO_GAIN", 3.0,
-            "SOLVER.IMS_PER_BATCH", 2, "SOLVER.MAX_ITER", iterations, "SOLVER.STEPS", (),
-            "SOLVER.CHECKPOINT_PERIOD", period, "DATALOADER.NUM_WORKERS", workers,
-            "TEST.EVAL_PERIOD", 3 * period, "TEST.NUM_SHEETS", 1, "SEED", 1,
-        )  # fmt: skip
-        (folder / "config.yaml").write_text(cfg.dump())
+    def __init__(self, cfg):
+        self.cfg, self.folder = cfg, Path(cfg.OUTPUT_DIR)
+        self.log, self.config_file = self.folder / "output.txt", self.folder / "given.yaml"
+        self.config_file.write_text(cfg.dump())
 
     def start(self) -> subprocess.Popen:
         """Start or resume the run; its output goes on in ``log``."""
@@ -69,7 +52,7 @@ class Run:
         command = [sys.executable, ROOT / "projects/QDFormer/train_net.py", "--resume"]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*command, "--config-file", self.folder / "config.yaml"],
+                [*command, "--config-file", self.config_file],
                 stdout=log, stderr=log, start_new_session=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             )  # fmt: skip
@@ -95,46 +78,34 @@ class Run:
             time.sleep(POLL)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        tag = self.folder / "run/last_checkpoint"
+        tag = self.folder / "last_checkpoint"
         return Kill(tag.read_text() if tag.exists() else "none", self.is_writing())
 
-    def is_writing(self) -> bool:
-        """Whether a checkpoint is half written, by the process that was started last."""
-        for part in (self.folder / "run").glob(".*.pth.part"):
+    def is_writing(self, size: int = 0) -> bool:
+        """Whether a checkpoint is half written, by the process that was started last.
+
+        Args:
+            size: the least bytes that are there of it.
+        """
+        for part in self.folder.glob(".*.pth.part"):
             with suppress(FileNotFoundError):  # it is complete by now
-                if part.stat().st_mtime > self.begun:
+                status = part.stat()
+                if status.st_mtime > self.begun and status.st_size >= size:
                     return True
         return False
 
-    def digest(self) -> str:
-        """Of everything that the checkpoint at the end holds: weights, optimizer, results, seed."""
-        state = torch.load(self.folder / "run/model_final.pth", weights_only=True)
-        digest = hashlib.sha256()
-        for name, value in _leaves(state):
-            digest.update(f"{name}={value}".encode())
-        return digest.hexdigest()
 
+def in_write(earlier: int) -> Callable[[Run], Iterator[None]]:
+    """When a checkpoint is written up to some byte, ``earlier`` ones after the first."""
 
-def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from _leaves(part, f"{name}/{key}")
-    elif isinstance(value, (list, tuple)):
-        yield from _leaves(dict(enumerate(value)), name)
-    elif isinstance(value, torch.Tensor):
-        yield name, hashlib.sha256(value.contiguous().numpy().tobytes()).hexdigest()
-    else:
-        yield name, value
+    def moment(run: Run) -> Iterator[None]:
+        size = random.randrange(1 << 20)
+        for _ in range(earlier):
+            yield from _until(run.is_writing)
+            yield from _until(lambda: not run.is_writing())
+        yield from _until(lambda: run.is_writing(size))
 
-
-def in_write(run: Run) -> Iterator[None]:
-    """Go on until a checkpoint is half written, the first or a later one, and a little longer."""
-    for _ in range(random.randrange(3)):
-        yield from _until(run.is_writing)
-        yield from _until(lambda: not run.is_writing())
-    yield from _until(run.is_writing)
-    for _ in range(random.randrange(20)):
-        yield
+    return moment
 
 
 def _until(condition: Callable[[], bool]) -> Iterator[None]:
@@ -154,33 +125,25 @@ def in_training(longest: float) -> Callable[[Run], Iterator[None]]:
     return moment
 
 
-def compose_clips(folder: Path) -> None:
-    """The clips that the runs in ``folder`` train on."""
-    compose(
-        ComposeOptions(
-            output=folder / "killed_clips",
-            classes=("bell", "drum", "siren"),
-            frames=3,
-            size=64,
-            sources=(1, 2),
-            clips={"train": 12, "val": 1, "test": 2},
-            workers=1,
-        )
-    )
-
-
 def main(args: argparse.Namespace) -> None:
     """Compare the two runs."""
     random.seed(args.seed)
     folder = Path(args.folder or tempfile.mkdtemp(prefix="killed_"))
-    compose_clips(folder)
+    root = compose_tiny(folder)
+    options = (
+        "DATASETS.AVS_ROOTS", (str(root),), "DATALOADER.NUM_WORKERS", args.workers,
+        "SOLVER.MAX_ITER", 6 * args.kills, "SOLVER.CHECKPOINT_PERIOD", 4,
+        "TEST.EVAL_PERIOD", 12, "TEST.NUM_SHEETS", 1,
+    )  # fmt: skip
     unkilled, killed = (
-        Run(folder / name, 6 * args.kills, 4, args.workers) for name in ("unkilled", "killed")
+        Run(config(folder / name, root.name, *AUGMENTED, *options))
+        for name in ("unkilled", "killed")
     )
     begin = time.monotonic()
     unkilled.finish()
     longest = 1.2 * (time.monotonic() - begin) / args.kills
-    moments = [in_write] * args.in_write + [in_training(longest)] * (args.kills - args.in_write)
+    moments = [in_write(random.randrange(3)) for _ in range(args.in_write)]
+    moments += [in_training(longest)] * (args.kills - args.in_write)
     random.shuffle(moments)
     kills = []
     for moment in tqdm(moments, "killing", unit="kill"):
@@ -191,7 +154,7 @@ def main(args: argparse.Namespace) -> None:
     killed.finish()
     writes = sum(kill.in_write for kill in kills)
     print(f"{len(kills)} kills, {writes} of them in a checkpoint's write")
-    digests = unkilled.digest(), killed.digest()
+    digests = digest(unkilled.cfg), digest(killed.cfg)
     print(f"unkilled {digests[0]}\nkilled   {digests[1]}")
     if digests[0] != digests[1] or len(kills) < args.kills:
         sys.exit(f"the runs differ, or there were too few kills; see {folder}")

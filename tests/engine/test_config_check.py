@@ -1,3 +1,4 @@
+import functools
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,7 @@ WRONG = [
     ("MODEL.AUDIO.NORM", "Bn", "AUDIO.NORM is 'Bn'; allowed: "),
     ("MODEL.AUDIO.NORM", "GN", "AUDIO.NORM is GN, which needs multiples of 32 in CONV_DIMS"),
     ("MODEL.RESNETS.DEPTH", 20, "DEPTH is 20; allowed: 18, 34, 50, 101, 152"),
-    ("MODEL.RESNETS.RES2_OUT_CHANNELS", 256, "CHANNELS is 256; with DEPTH 18 it must be 64"),
+    ("MODEL.RESNETS.DEPTH", 18, "RES2_OUT_CHANNELS is 8; with DEPTH 18 it must be 64"),
     ("MODEL.PIXEL_MEAN", [1.0, 2.0], r"PIXEL_MEAN is \[1.0, 2.0\]; it must be three numbers, one"),
     ("MODEL.PIXEL_MEAN", [1.0, 2.0, float("nan")], "PIXEL_MEAN is .*nan.; it must be three"),
     ("MODEL.PIXEL_MEAN", [1.0, 2.0, "3"], "PIXEL_MEAN is .*'3'.; it must be three numbers, one"),
@@ -81,16 +82,18 @@ def test_tokens_without_use():
 
 @pytest.mark.parametrize("key", RANGES)
 def test_numbers_outside_of_their_range(key):
+    kind = type(functools.reduce(getattr, key.split("."), small_config()))
     for value in (RANGES[key][0] - 1, RANGES[key][1] + 1):
         with pytest.raises(InputError, match=f"{key} is .*; it must lie in"):
-            check_config(small_config(key, float(value)))
+            check_config(small_config(key, kind(value)))
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_every_norm_that_is_allowed_can_be_built(norm):
     cfg = small_config(
         *("MODEL.FPN.NORM", norm, "MODEL.RESNETS.NORM", norm, "MODEL.AUDIO.NORM", norm),
-        *("MODEL.AUDIO.CONV_DIMS", [32] * 4),
+        *("MODEL.AUDIO.CONV_DIMS", [32] * 4, "MODEL.RESNETS.STEM_OUT_CHANNELS", 32),
+        *("MODEL.RESNETS.RES2_OUT_CHANNELS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 32),
     )
     check_config(cfg)
     build_model(cfg)

@@ -14,13 +14,7 @@ from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.hooks import BestCheckpointer, Stopped
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError
-from tests.engine.training import assert_same_state, config, train
-
-AUGMENTED = (
-    "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2, "SOLVER.KEEP_CHECKPOINTS", 0,
-    "INPUT.RANDOM_FLIP", "horizontal", "INPUT.COLOR_JITTER", 0.3, "INPUT.AUDIO_GAIN", 3.0,
-    "INPUT.NUM_FRAMES", 2, "TEST.EVAL_PERIOD", 2, "SOLVER.WARMUP_ITERS", 3,
-)  # fmt: skip
+from tests.engine.training import AUGMENTED, assert_same_state, config, train
 
 
 class Act(HookBase):
@@ -46,19 +40,13 @@ def best_of(trainer):
     return next(hook for hook in trainer._hooks if isinstance(hook, BestCheckpointer))
 
 
-@pytest.fixture(scope="module")
-def whole(composed, tmp_path_factory):
-    """A run of six iterations that nobody disturbed."""
-    return train(config(tmp_path_factory.mktemp("whole"), "tiny", *AUGMENTED))
-
-
 def test_any_number_of_workers_ends_with_the_same_weights(whole, tmp_path):
-    workers = config(tmp_path, "tiny", *AUGMENTED, "DATALOADER.NUM_WORKERS", 4)
-    assert_same_state(whole, train(workers))
+    options = ("DATALOADER.NUM_WORKERS", 4, "TEST.EVAL_PERIOD", 0)
+    assert_same_state(whole, train(config(tmp_path, "tiny", *AUGMENTED, *options)))
 
 
 def test_evaluations_and_pictures_do_not_change_the_weights(whole, tmp_path):
-    alone = config(tmp_path, "tiny", *AUGMENTED, "TEST.EVAL_PERIOD", 0, "TEST.NUM_SHEETS", 0)
+    alone = config(tmp_path, "tiny", *AUGMENTED, "DATASETS.TEST", ())
     assert_same_state(whole, train(alone))
 
 
@@ -81,7 +69,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_its_code(
 
 
 def test_an_evaluation_is_left_at_once_and_made_up_for(whole, tmp_path, monkeypatch):
-    cfg, evaluated = config(tmp_path, "tiny", *AUGMENTED), []
+    cfg, evaluated = config(tmp_path, "tiny", *AUGMENTED, "TEST.NUM_SHEETS", 1), []
 
     def test(cls, cfg, model, evaluators=None):
         evaluated.append(1)
@@ -154,7 +142,8 @@ def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(whole, tmp_pat
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, unlimited[1]))
+        half = (tmp_path / "model_0000001.pth").stat().st_size // 2
+        resource.setrlimit(resource.RLIMIT_FSIZE, (half, unlimited[1]))
 
     try:
         with pytest.raises(InputError, match="cannot be written .*last good .* model_0000001.pth"):

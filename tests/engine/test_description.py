@@ -1,0 +1,128 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from detectron2.data import MetadataCatalog
+
+from qdformer.engine.description import describe, read_description
+from qdformer.errors import InputError
+from tests.engine.training import config, train
+from tests.videos import save_described
+
+
+@pytest.fixture
+def stored(composed, tmp_path):
+    """A checkpoint and its content."""
+    path = save_described(tmp_path / "model.pth")
+    return path, torch.load(path, weights_only=True)
+
+
+def test_every_checkpoint_of_a_run_says_what_it_is(composed, tmp_path):
+    cfg = config(tmp_path, "tiny", "TEST.EVAL_PERIOD", 1)
+    train(cfg)
+    for name in ("model_final", "model_best", "model_0000001"):
+        found, metadata = read_description(str(tmp_path / f"{name}.pth"))
+        assert metadata.stuff_classes == MetadataCatalog.get("tiny_avss_train").stuff_classes
+        assert [*map(tuple, metadata.stuff_colors)] == [
+            *map(tuple, MetadataCatalog.get("tiny_avss_train").stuff_colors)
+        ]
+        assert found.MODEL.WEIGHTS == str(tmp_path / f"{name}.pth")
+        # Where the run wrote its results is nobody's business.
+        assert found.OUTPUT_DIR == ""
+        expected = cfg.clone()
+        for other in (found, expected):
+            other.defrost()
+            other.OUTPUT_DIR = other.MODEL.WEIGHTS = ""
+        assert yaml.safe_load(found.dump()) == yaml.safe_load(expected.dump())
+
+
+def test_a_process_that_has_no_data_can_use_it(stored):
+    code = (
+        "import sys; from qdformer.engine.description import read_description as read;"
+        "print(read(sys.argv[1])[1].stuff_classes)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, stored[0]], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(MetadataCatalog.get("tiny_avss_train").stuff_classes)
+
+
+def test_describing_changes_nothing(composed, tmp_path):
+    cfg = config(tmp_path)
+    before = cfg.dump()
+    describe(cfg)
+    assert cfg.dump() == before and cfg.is_frozen()
+
+
+def rewritten(stored, **changes):
+    path, content = stored
+    torch.save(content | {"description": content["description"] | changes}, path)
+    return str(path)
+
+
+def with_settings(stored, *settings):
+    cfg = yaml.safe_load(stored[1]["description"]["config"])
+    for key, value in zip(settings[::2], settings[1::2]):
+        *parents, last = key.split(".")
+        node = cfg
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+    return rewritten(stored, config=yaml.safe_dump(cfg))
+
+
+@pytest.mark.parametrize("description", [None, "text", [1]])
+def test_a_checkpoint_without_one_asks_for_its_config(stored, description):
+    path, content = stored
+    torch.save(content | {"description": description}, path)
+    with pytest.raises(InputError, match="model.pth: carries no config.*--config-file"):
+        read_description(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"config": 3}, "cannot be used"),
+        ({"config": "[[[["}, "cannot be used"),
+        ({"config": "[" * 5000}, "cannot be used"),
+        ({"config": "- 1"}, "cannot be used"),
+        ({"config": "MODEL: {NONE: 1}"}, "MODEL.NONE"),
+        ({"config": "!!python/object/apply:os.system ['exit']"}, "python/object"),
+        ({"config": "a: &a [1,1,1,1,1,1,1,1]\n" + "".join(
+            f"{name}: &{name} [" + ",".join([f"*{before}"] * 8) + "]\n"
+            for before, name in zip("abcdefgh", "bcdefghi"))}, "multiply"),
+        ({"classes": ["background", "bell"]}, "2 names and 4 colours of 3 classes"),
+        ({"classes": ["background", "bell", "drum", "\x1b[2J"]}, "printed"),
+        ({"classes": ["background", "bell", "drum", 5]}, "printed"),
+        ({"colors": [[0, 0, 0]] * 3}, "4 names and 3 colours"),
+        ({"colors": [[0, 0, 256]] * 4}, "0 to 255"),
+        ({"colors": [[0, 0]] * 4}, "three numbers"),
+        ({"colors": [7] * 4}, "cannot be used"),
+    ],
+)  # fmt: skip
+def test_a_broken_description_is_one_sentence(stored, changes, words):
+    path = rewritten(stored, **changes)
+    with pytest.raises(InputError, match=words) as error:
+        read_description(path)
+    assert str(error.value).startswith(path) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("MODEL.QDFORMER.DIM_FEEDFORWARD", 10**9), "a network of .* numbers"),
+        (("MODEL.QDFORMER.CODEBOOK.NUM_CODES", 10**12), "a network of .* numbers"),
+        (("MODEL.AUDIO.FC_DIMS", [2**20, 2**20]), "a network of .* numbers"),
+        (("MODEL.QDFORMER.DECODER_LAYERS", 10**9), "DECODER_LAYERS is 1000000000"),
+        (("INPUT.MIN_SIZE_TEST", 10**6), "MIN_SIZE_TEST is 1000000"),
+        (("TEST.WINDOW", 10**9), "TEST.WINDOW is 1000000000"),
+        (("MODEL.BACKBONE.NAME", "build_anything"), "MODEL.BACKBONE.NAME"),
+        (("MODEL.META_ARCHITECTURE", "GeneralizedRCNN"), "META_ARCHITECTURE"),
+    ],
+)
+def test_a_config_from_anywhere_takes_no_memory(stored, settings, words):
+    path = with_settings(stored, *settings)
+    with pytest.raises(InputError, match=words):
+        read_description(path)
