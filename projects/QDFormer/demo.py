@@ -27,7 +27,7 @@ def main(args: argparse.Namespace) -> int:
         lambda: load(args),
         find_videos(args.input),
         Path(args.output),
-        AnnotateOptions(every=args.every, tracked=args.between == "tracked"),
+        AnnotateOptions(args.every, tracked=args.between == "tracked", preview=args.preview),
         args.sound_track,
     )
     done = [outcome for outcome in outcomes if not outcome.error]
@@ -64,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
         default="held",
         help="what masks do between segmented frames: hold still, or follow the motion",
     )
+    result.add_argument("--preview", action="store_true", help="an animated picture, too")
     result.add_argument("--sound-track", type=int, default=0, help="which one is heard, from 0 on")
     result.add_argument("--device", help="cpu, cuda, ...; by default what the model was trained on")
     result.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")

@@ -42,7 +42,13 @@ def main(args: argparse.Namespace) -> None:
         f"The table lies in {output / 'results.json'}; predictions beside ground truth:"
     )
     print("\n".join(f"  {file}" for file in files))
-    print(f"The model: {output / 'model_final.pth'}; delete {output} to train again.")
+    model = output / "model_final.pth"
+    print(
+        f"The model: {model}; delete {output} to train again.\n\n"
+        "Now your own video, and a page that plays it:\n"
+        f"  {sys.executable} projects/QDFormer/demo.py --weights {model} --input video.mp4\n"
+        f"  {sys.executable} projects/QDFormer/web_demo.py --weights {model}"
+    )
 
 
 if __name__ == "__main__":

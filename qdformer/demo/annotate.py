@@ -16,13 +16,15 @@ from qdformer.data.video import write_like
 from qdformer.data.video_file import Picture, VideoFile
 from qdformer.demo.annotation import Annotation
 from qdformer.demo.history import History
+from qdformer.demo.preview import Preview
 from qdformer.errors import InputError
 from qdformer.predictor import AudioVisualPredictor, SegmentedFrame, checked_span
 from qdformer.visualization.motion import motion
 from qdformer.visualization.overlay import Layer
 from qdformer.whole_file import write_json
 
-OVERLAY, MASKS, ANNOTATIONS, TIME_LINE = "overlay.mp4", "masks", "annotations.json", "time_line.png"
+OVERLAY, MASKS, ANNOTATIONS = "overlay.mp4", "masks", "annotations.json"
+TIME_LINE, PREVIEW = "time_line.png", "preview.gif"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +35,13 @@ class AnnotateOptions:
         every: seconds between segmented frames; refused with an InputError if they are impossible.
         tracked: pictures between them get masks that follow the motion of what they lie on;
             otherwise they hold still for the whole span.
+        preview: also draw an animated picture, ``preview.gif``.
         alpha: opacity of the colours, 0 to 1.
     """
 
     every: float = 1.0
     tracked: bool = False
+    preview: bool = False
     alpha: float = 0.5
 
     def __post_init__(self):
@@ -71,6 +75,7 @@ def annotate(
     metadata = predictor.metadata
     annotation = Annotation(video, metadata, options.every)
     history = History(metadata, options.every)
+    preview = Preview(metadata, options.every)
     with whole_folder(folder) as partial:
         (partial / MASKS).mkdir()
 
@@ -78,12 +83,16 @@ def annotate(
             for frame in predictor(video, options.every):
                 _write_label_map(partial / annotation.add(frame), frame.label_map, metadata)
                 history.add(frame)
+                if options.preview:
+                    preview.add(frame)
                 yield frame
 
         pictures = overlaid(video.pictures(), recorded(), metadata, options)
         write_like(partial / OVERLAY, video, _counted(pictures, progress))
         write_json(partial / ANNOTATIONS, annotation.document)
         Image.fromarray(history.draw(Path(video.name).name)).save(partial / TIME_LINE)
+        if options.preview:
+            preview.write(partial / PREVIEW)
     return history
 
 

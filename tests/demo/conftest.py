@@ -3,12 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
+from qdformer.data.audio import read_waveform
+from qdformer.data.image import read_image
 from qdformer.data.video import write_video
 from qdformer.engine.description import describe
+from qdformer.predictor import AudioVisualPredictor
 from tests.samples import small_config
+from tests.videos import save_described, write_lossless
 
 CLASSES = ["background", "bell", "drum", "siren", "<b>bird</b>"]
 COLORS = [(0, 0, 0), (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)]
@@ -44,3 +48,28 @@ def short_video(tmp_path_factory):
     frames = (np.roll(picture, shift, axis=1) for shift in range(SECONDS * 10))
     write_video(path, frames, 10.0, sound.astype(np.float32))
     return path
+
+
+@pytest.fixture(scope="session")
+def trained(composed, tmp_path_factory):
+    """A checkpoint with the classes of tiny_*, of a network that is confident of what it says."""
+    return save_described(
+        tmp_path_factory.mktemp("trained") / "model.pth",
+        "MODEL.QDFORMER.CLASS_THRESHOLD", 0.005,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def predictor(trained):
+    return AudioVisualPredictor(trained)
+
+
+@pytest.fixture(scope="session")
+def video(composed, tmp_path_factory):
+    """3 s of five pictures each, with sound, that lose nothing."""
+    record = DatasetCatalog.get("tiny_avss_test")[0]
+    frames = [read_image(name) for name in record["file_names"]]
+    pictures = [np.roll(frame, shift, axis=1) for frame in frames for shift in range(5)]
+    waveform = read_waveform(record["audio_file_name"])[: len(frames) * 16000]
+    path = tmp_path_factory.mktemp("videos") / "clip.mkv"
+    return write_lossless(path, pictures, waveform, rate=5)

@@ -37,12 +37,12 @@ def script():
     return names
 
 
-def test_broken_videos_are_told_and_the_rest_goes_on(checkpoint, video, tmp_path):
+def test_broken_videos_are_told_and_the_rest_goes_on(trained, video, tmp_path):
     good, broken = ["-a b.mkv", "b.mkv", "z.mkv"], ["c.mp4", "d.mp4", "e.mkv", "y.avi"]
     folder = folder_of(tmp_path, video, good, broken)
     done = subprocess.run(
         [sys.executable, SCRIPT, "--input", folder, "--output", tmp_path / "out",
-         "--weights", checkpoint],
+         "--weights", trained],
         capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": ""},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
@@ -58,18 +58,18 @@ def test_broken_videos_are_told_and_the_rest_goes_on(checkpoint, video, tmp_path
     assert len(overlays) == 1
 
 
-def test_one_video_with_a_leading_dash(script, checkpoint, video, tmp_path, monkeypatch, capsys):
+def test_one_video_with_a_leading_dash(script, trained, video, tmp_path, monkeypatch, capsys):
     folder = folder_of(tmp_path, video, ["-a b.mkv"], ["1", "2", "3", "4"])
     monkeypatch.chdir(folder)
-    assert script["run"]("--input", "-a b.mkv", "--weights", checkpoint, "--output", "out") == 0
+    assert script["run"]("--input", "-a b.mkv", "--weights", trained, "--output", "out") == 0
     assert "1 of 1 videos done" in capsys.readouterr().out
     assert (folder / "out" / "-a b.mkv" / "overlay.mp4").is_file()
 
 
 def test_weights_that_do_not_carry_their_config_take_one(
-    script, checkpoint, video, tmp_path, composed
+    script, trained, video, tmp_path, composed
 ):
-    state = torch.load(checkpoint, weights_only=True)
+    state = torch.load(trained, weights_only=True)
     torch.save({"model": state["model"]}, tmp_path / "plain.pth")
     config = tmp_path / "config.yaml"
     config.write_text(state["description"]["config"])
@@ -78,7 +78,7 @@ def test_weights_that_do_not_carry_their_config_take_one(
         script["run"](*given, "--output", tmp_path / "out")
     extra = ["--config-file", config, "--output"]
     assert script["run"](*given, *extra, tmp_path / "out") == 0
-    assert script["run"]("--input", video, "--weights", checkpoint, "--output", tmp_path / "b") == 0
+    assert script["run"]("--input", video, "--weights", trained, "--output", tmp_path / "b") == 0
     overlays = [tmp_path / name / video.name / "overlay.mp4" for name in ("out", "b")]
     assert overlays[0].read_bytes() == overlays[1].read_bytes()
 
@@ -93,9 +93,9 @@ def test_weights_that_do_not_carry_their_config_take_one(
         (("--input", "{video}", "MODEL.NONE", "1"), "MODEL.NONE"),
     ],
 )
-def test_what_cannot_work_is_one_sentence(script, checkpoint, video, tmp_path, arguments, words):
+def test_what_cannot_work_is_one_sentence(script, trained, video, tmp_path, arguments, words):
     given = [text.format(video=video) for text in arguments]
-    weights = [] if "--weights" in given else ["--weights", checkpoint]
+    weights = [] if "--weights" in given else ["--weights", trained]
     with pytest.raises(InputError, match=words):
         script["run"](*given[:2], *weights, "--output", tmp_path / "out", *given[2:])
     assert not list((tmp_path / "out").glob("*"))
