@@ -115,6 +115,9 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0.33
     # Codewords used below this fraction of 1 / K come back at a token. Eq. 9 as it is written: 0.
     cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW = 0.1
+    # Fraction of SOLVER.MAX_ITER after which they no longer do, so that the last steps, with small
+    # learning rates, find the codewords as they were.
+    cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_UNTIL = 0.67
 
     # Loss weights: lambda_quant, lambda_cls, lambda_focal, lambda_dice, lambda_L1, lambda_giou.
     cfg.MODEL.QDFORMER.LOSS = CN()

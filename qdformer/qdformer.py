@@ -112,7 +112,7 @@ class QDFormer(AudioVisualSegmenter):
         # As often as Detectron2 writes scalars: to read one, the host waits for the device.
         if storage.iter % 20 == 0:
             for name, value in self.codebook.statistics().items():
-                storage.put_scalar(f"codebook/{name}", value)
+                storage.put_scalar(f"codebook/{name}", value, smoothing_hint=False)
 
 
 @META_ARCH_REGISTRY.register()
@@ -157,4 +157,5 @@ def _build_codebook(cfg) -> Codebook:
         unit_norm=codebook.UNIT_NORM,
         fade_in=round(codebook.FADE_IN * cfg.SOLVER.MAX_ITER),
         revive_below=codebook.REVIVE_BELOW,
+        revive_for=codebook.REVIVE_UNTIL * cfg.SOLVER.MAX_ITER,
     )

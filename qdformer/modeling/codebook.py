@@ -1,6 +1,7 @@
 """The shared codebook: product quantisation of the N tokens (Eq. 2) and its loss (Eq. 9)."""
 
 import dataclasses
+import math
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +59,7 @@ class Codebook(nn.Module):
         unit_norm: bool = False,
         fade_in: int = 0,
         revive_below: float = 0.0,
+        revive_for: float = math.inf,
     ):
         """
         Args:
@@ -73,12 +75,15 @@ class Codebook(nn.Module):
                 quantised token; 0 quantises at once.
             revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
                 a random token of the batch; 0 leaves it alone.
+            revive_for: training steps in which codewords return. Many die together and would return
+                together; what comes after small learning rates have settled on the others harms.
         """
         super().__init__()
         assert update_rule in UPDATE_RULES, f"{update_rule!r} is not one of {UPDATE_RULES}"
         self.num_codes, self.commitment = num_codes, commitment
         self.update_rule, self.decay = update_rule, decay
-        self.unit_norm, self.fade_in, self.revive_below = unit_norm, fade_in, revive_below
+        self.unit_norm, self.fade_in = unit_norm, fade_in
+        self.revive_below, self.revive_for = revive_below, revive_for
         codewords = torch.randn(num_codes, channels) / channels**0.5
         if update_rule == "gradient":
             self.codewords = nn.Parameter(codewords)
@@ -87,6 +92,7 @@ class Codebook(nn.Module):
         self.register_buffer("usage", torch.full((num_codes,), 1 / num_codes))
         # What usage would be if a codeword that returned had been used fairly ever since.
         self.register_buffer("credit", torch.full((num_codes,), 1 / num_codes))
+        self.register_buffer("steps", torch.tensor(0))
         # How far the bottleneck is closed, 0 (continuous) to 1 (quantised); it stays closed.
         self.register_buffer("closed", torch.tensor(0.0 if fade_in else 1.0))
 
@@ -158,6 +164,7 @@ class Codebook(nn.Module):
             self.codewords.copy_(torch.where(moved, mean, self.codewords))
         for average in (self.usage, self.credit):
             average.mul_(self.decay).add_(share, alpha=1 - self.decay)
+        self.steps.add_(1)
         if self.fade_in:
             self.closed.add_(1 / self.fade_in).clamp_(max=1)
 
@@ -168,7 +175,7 @@ class Codebook(nn.Module):
         if comm.get_world_size() > 1:
             torch.distributed.broadcast(replacement, src=0)
         dead = self.credit < self.revive_below / self.num_codes
-        dead &= replacement.isfinite().all(-1)
+        dead &= replacement.isfinite().all(-1) & (self.steps < self.revive_for)
         self.codewords.copy_(torch.where(dead[:, None], replacement, self.codewords))
         self.credit.copy_(torch.where(dead, 1 / self.num_codes, self.credit))
 

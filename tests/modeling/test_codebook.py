@@ -100,6 +100,22 @@ def test_ema_of_one_step_by_hand():
     assert float(codebook.usage[2]) == pytest.approx(weight)
 
 
+@pytest.mark.parametrize("rule", ["gradient", "ema"])
+def test_codewords_return_for_so_many_steps_and_no_more(rule):
+    codebook = make(update_rule=rule, decay=0.5, revive_below=0.5, revive_for=5)
+    returned = []
+    for _ in range(12):
+        tokens = torch.randn(1, 1, CHANNELS)
+        codebook(tokens)
+        # The codeword that was the nearest may move, but not all the way.
+        returned.append(int((codebook.codewords.detach() == tokens[0]).all(1).sum()))
+    assert returned[2] >= CODES - 3 and returned[4] >= 1
+    assert sum(returned[5:]) == 0 and int(codebook.steps) == 12
+    codebook.eval()(tokens)
+    codebook.train()(tokens, update=False)
+    assert int(codebook.steps) == 12
+
+
 def test_dead_codewords_return_at_tokens():
     codebook = make(update_rule="ema", decay=0.5, revive_below=0.1)
     codebook.codewords += 100  # far from every token but one word wins them all
