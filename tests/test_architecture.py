@@ -38,7 +38,7 @@ ALLOWED = {
     "visualization": {"data"},
     "predictor": {"data", "engine", *MODEL},
     "engine": {"config", "restricted_pickle", "whole_file", *READERS, *MODEL},
-    "demo": {"data", "predictor", "visualization", "whole_file"},
+    "demo": {"data", "engine", "predictor", "visualization", "whole_file"},
     "reproduction": {"engine", "whole_file", *READERS},
     "benchmark": {"config", "engine", "whole_file", *READERS, *MODEL},
 }

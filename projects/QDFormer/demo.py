@@ -12,19 +12,18 @@ import sys
 from pathlib import Path
 
 # First: makes Detectron2 importable and registers the models.
-from qdformer.predictor import AudioVisualPredictor
+import qdformer.qdformer  # noqa: F401
 from qdformer.demo.annotate import AnnotateOptions
 from qdformer.demo.batch import annotate_all
+from qdformer.demo.command_line import add_model_options, load_predictor
 from qdformer.demo.inputs import find_videos
-from qdformer.engine.config_check import check_config
-from qdformer.engine.setup import check_datasets, load_config, register_roots
 from qdformer.errors import InputError, sentence
 
 
 def main(args: argparse.Namespace) -> int:
     """Annotate the videos; 1 if one of them could not be, else 0."""
     outcomes = annotate_all(
-        lambda: load(args),
+        lambda: load_predictor(args),
         find_videos(args.input),
         Path(args.output),
         AnnotateOptions(args.every, tracked=args.between == "tracked", preview=args.preview),
@@ -37,17 +36,6 @@ def main(args: argparse.Namespace) -> int:
     return 0 if len(done) == len(outcomes) else 1
 
 
-def load(args: argparse.Namespace) -> AudioVisualPredictor:
-    """The model; with a config file its classes are those of the config's data set."""
-    if not args.config_file:
-        return AudioVisualPredictor(args.weights, args.opts, args.device)
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
-    check_config(cfg)
-    register_roots(cfg.DATASETS.AVS_ROOTS)
-    check_datasets(cfg, eval_only=True)
-    return AudioVisualPredictor(cfg, device=args.device)
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     result = argparse.ArgumentParser(
@@ -55,8 +43,6 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--input", required=True, help="a video, a folder or a pattern")
     result.add_argument("--output", default="output/demo", help="a folder")
-    result.add_argument("--weights", default="output/quickstart/model_final.pth")
-    result.add_argument("--config-file", default="", help="for weights that do not carry theirs")
     result.add_argument("--every", type=float, default=1.0, help="seconds between segmented frames")
     result.add_argument(
         "--between",
@@ -66,8 +52,7 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("--preview", action="store_true", help="an animated picture, too")
     result.add_argument("--sound-track", type=int, default=0, help="which one is heard, from 0 on")
-    result.add_argument("--device", help="cpu, cuda, ...; by default what the model was trained on")
-    result.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+    add_model_options(result)
     return result
 
 

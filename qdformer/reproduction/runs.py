@@ -139,7 +139,7 @@ def _execute(run: Run, bar: tqdm) -> None:
     options = ["OUTPUT_DIR", run.folder] + (["MODEL.WEIGHTS", run.weights] if run.weights else [])
     begin = time.monotonic()
     counted = 0
-    with _alone(run.folder) as lock, (run.folder / LOG).open("ab") as log:
+    with _alone(run.folder, bar) as lock, (run.folder / LOG).open("ab") as log:
         start = log.tell()
         process = subprocess.Popen(
             [*map(str, [*command, *options])], stdout=log, stderr=log, pass_fds=[lock]
@@ -171,10 +171,15 @@ def _execute(run: Run, bar: tqdm) -> None:
 
 
 @contextmanager
-def _alone(folder: Path):
+def _alone(folder: Path, bar: tqdm):
     """Wait for a process of an earlier call that still works in the folder."""
     with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            bar.set_postfix_str("an earlier call's process is still at it; waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            bar.set_postfix_str("")
         yield lock.fileno()
 
 

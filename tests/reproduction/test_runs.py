@@ -1,9 +1,12 @@
+import fcntl
+
 """The runs of a table, with a stand-in for train_net.py that does at once what it is told."""
 
 import json
 import textwrap
 
 import pytest
+from tqdm import tqdm
 
 from qdformer.engine.hooks import Stopped
 from qdformer.errors import InputError
@@ -152,9 +155,7 @@ def test_every_row_is_a_valid_config_of_its_own(composed, tmp_path, name):
 def test_an_earlier_process_of_a_run_is_waited_for(composed, tmp_path, calls):
     (run, *_) = tokens(tmp_path)
     run.folder.mkdir(parents=True)
-    with runs_module._alone(run.folder), pytest.raises(BlockingIOError):
-        import fcntl
-
+    with runs_module._alone(run.folder, tqdm(disable=True)), pytest.raises(BlockingIOError):
         with (run.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -165,3 +166,18 @@ def test_results_are_json(composed, tmp_path, calls):
     result = json.loads((planned[0].folder / "result.json").read_text())
     assert set(result) == {"metrics", "error", "seconds", "peak_memory_gb"}
     assert result["seconds"] > 0 and 0 < result["peak_memory_gb"] < 10
+
+
+def test_who_waits_for_an_earlier_call_says_so(tmp_path):
+    said, holder = [], (tmp_path / "lock").open("w")
+    fcntl.flock(holder, fcntl.LOCK_EX)
+
+    class Bar:
+        def set_postfix_str(self, text):
+            said.append(text)
+            holder.close()  # the earlier call's process ends
+
+    with runs_module._alone(tmp_path, Bar()):
+        assert "waiting for its end" in said[0] and said[1] == ""
+    with runs_module._alone(tmp_path, Bar()):
+        assert len(said) == 2

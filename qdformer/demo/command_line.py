@@ -1,0 +1,39 @@
+"""The options by which the demo's commands name a model."""
+
+import argparse
+
+from qdformer.engine.config_check import check_config
+from qdformer.engine.setup import check_datasets, load_config, register_roots
+from qdformer.predictor import AudioVisualPredictor
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--weights``, ``--config-file``, ``--device`` and the config's keys.
+
+    Args:
+        parser: that has all of its other options.
+    """
+    parser.add_argument(
+        "--weights", default="output/quickstart/model_final.pth", help="a checkpoint"
+    )
+    parser.add_argument("--config-file", default="", help="for weights that do not carry theirs")
+    parser.add_argument("--device", help="cpu, cuda, ...; by default what the model was trained on")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+
+
+def load_predictor(args: argparse.Namespace) -> AudioVisualPredictor:
+    """The model; with a config file its classes are those of the config's test set.
+
+    Args:
+        args: with the options of :func:`add_model_options`.
+
+    Raises:
+        InputError: the model cannot be loaded.
+    """
+    if not args.config_file:
+        return AudioVisualPredictor(args.weights, args.opts, args.device)
+    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
+    check_config(cfg)
+    register_roots(cfg.DATASETS.AVS_ROOTS)
+    check_datasets(cfg, eval_only=True)
+    return AudioVisualPredictor(cfg, device=args.device)
