@@ -181,6 +181,18 @@ def test_a_header_that_tells_too_little_is_not_believed(tmp_path, predictor, mon
         session.segment(SoundChange(), lambda share: None)
 
 
+def test_a_session_that_is_closing_ends_what_goes_on(session):
+    done = []
+
+    def close(share):
+        done.append(share)
+        session.closing.set()
+
+    with pytest.raises(InputError, match="short.mp4: is no longer asked for"):
+        session.segment(SoundChange(), close)
+    assert len(done) == 1
+
+
 def test_a_result_goes_with_its_session(predictor, short_video):
     session = WebSession(str(short_video), predictor)
     overlay = session.segment(SoundChange(), nothing_done).overlay

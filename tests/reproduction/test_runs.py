@@ -1,7 +1,6 @@
-import fcntl
-
 """The runs of a table, with a stand-in for train_net.py that does at once what it is told."""
 
+import fcntl
 import json
 import textwrap
 
