@@ -65,7 +65,9 @@ class MediaSource:
 
     def undecodable(self, error: Exception) -> InputError:
         """What to raise for FFmpeg's many errors, and for what broken headers do to its wrapper."""
-        reason = " ".join(str(error).split()) or type(error).__name__
+        # Of FFmpeg's errors the number and the file, which has no name for it, say nothing.
+        text = error.strerror if isinstance(error, av.FFmpegError) else str(error)
+        reason = " ".join(text.split()) or type(error).__name__
         return InputError(f"{self.name}: cannot be decoded as a video ({reason}); give {FORMATS}.")
 
     def _open(self, stack: ExitStack) -> InputContainer:

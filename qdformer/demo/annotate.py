@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -124,6 +125,8 @@ def overlaid(
         else:
             shown = layer
         yield dataclasses.replace(picture, image=shown.over(picture.image))
+    # The last picture may be shown for several spans.
+    deque(frames, maxlen=0)
 
 
 def _layer(frame: SegmentedFrame, metadata: Metadata, options: AnnotateOptions) -> Layer:

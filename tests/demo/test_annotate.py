@@ -129,6 +129,16 @@ def test_pictures_beyond_the_last_span_keep_it(predictor, video):
     assert np.array_equal(drawn.image, layer.over(late.image))
 
 
+def test_a_last_picture_that_is_shown_long_has_all_of_its_spans(predictor, tmp_path):
+    path = tmp_path / "still.gif"
+    noise = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(picture) for picture in noise]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=[500, 3600])
+    history = annotate(predictor, VideoFile(path), tmp_path / "out")
+    assert len(history.scores) == 5
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 5
+
+
 def test_results_are_asked_for_as_the_pictures_come(predictor, video):
     frames, pictures = list(predictor(video)), pictures_of(video)
     taken = []

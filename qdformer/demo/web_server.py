@@ -1,0 +1,136 @@
+"""Serves the web page: on this machine alone, out of one temporary folder."""
+
+import ipaddress
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qdformer.errors import InputError
+from qdformer.predictor import AudioVisualPredictor
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 8
+"""Jobs in the queue; whoever comes then is asked to come back."""
+
+MAX_SESSIONS = 16
+"""Visitors whose results are kept; the one that was away the longest loses its own."""
+
+# What the page asks its server for. Gradio answers much more, some of it by asking other hosts.
+_NEEDED = re.compile(
+    r"/(config|theme\.css|favicon\.ico)?"
+    r"|/(assets|static)/.*"
+    r"|/gradio_api/(startup-events|upload|upload_progress|run/predict|reset|cancel)"
+    r"|/gradio_api/(queue/(join|data)|heartbeat/\w+|file=/.*)"
+)
+
+
+class OnlyNeeded:
+    """ASGI middleware that knows the page's own requests and no other."""
+
+    def __init__(self, app: Callable):
+        self._app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        """As ASGI has it."""
+        if scope["type"] == "http" and not _NEEDED.fullmatch(scope["path"]):
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b"Not here."})
+            return
+        await self._app(scope, receive, send)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for all that this process and Gradio write, gone at the end, also of a SIGTERM."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with tempfile.TemporaryDirectory(prefix="qdformer_web_", ignore_cleanup_errors=True) as name:
+        before, tempfile.tempdir = tempfile.tempdir, name
+        # Gradio serves what lies in these two, under names that cannot be guessed.
+        os.environ["GRADIO_TEMP_DIR"] = os.path.join(name, "served")
+        os.environ["GRADIO_EXAMPLES_CACHE"] = os.path.join(name, "served", "examples")
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        try:
+            yield Path(name)
+        finally:
+            tempfile.tempdir = before
+
+
+def serve(
+    predictor: AudioVisualPredictor,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    ready: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve the page until the process is told to end; from the main thread.
+
+    Args:
+        predictor: with the model.
+        host: the address that is listened at; others than this machine's own let others in.
+        port: likewise.
+        ready: called with the page's address once it can be opened.
+
+    Raises:
+        InputError: the address cannot be listened at.
+    """
+    if not _is_own(host):
+        logger.warning(
+            "%s: whoever reaches this machine can use the page, there is no password; leave out "
+            "--host to be its only user.",
+            host,
+        )
+    with temporary_folder() as folder:
+        # Here, since Gradio looks at the environment when it is imported.
+        from starlette.middleware import Middleware
+
+        from qdformer.demo.examples import write_examples
+        from qdformer.demo.web_page import MAX_MEGABYTES, STYLE, THEME, WebPage
+
+        page = WebPage(predictor, write_examples(folder / "examples"))
+        page.blocks.queue(max_size=MAX_WAITING, api_open=False)
+        try:
+            _, address, _ = page.blocks.launch(
+                server_name=host,
+                server_port=port,
+                max_file_size=f"{MAX_MEGABYTES}mb",
+                state_session_capacity=MAX_SESSIONS,
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                pwa=False,
+                mcp_server=False,
+                enable_monitoring=False,
+                footer_links=[],
+                theme=THEME,
+                css=STYLE,
+                app_kwargs={"middleware": [Middleware(OnlyNeeded)]},
+            )
+        except OSError as error:
+            raise InputError(
+                f"{host}:{port}: cannot be listened at, perhaps since another program does so; "
+                "give another --host or --port"
+            ) from error
+        try:
+            ready(address)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            logger.info("The page is closed.")
+        finally:
+            page.closing.set()
+            page.blocks.close(verbose=False)
+
+
+def _is_own(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
