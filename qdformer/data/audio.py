@@ -7,6 +7,7 @@ audio classification", 2017), as audio-visual segmentation uses it: one example 
 from __future__ import annotations
 
 import logging
+import math
 import pickle
 from fractions import Fraction
 from functools import lru_cache
@@ -31,11 +32,13 @@ EXAMPLE_HOP = 0.96  # seconds
 MAX_LOG_MEL_BYTES = 2**28
 """The greatest log-mel file that is read: examples for almost three hours."""
 
+_LOG_OFFSET = 0.01
+SILENT_LOG_MEL = math.log(_LOG_OFFSET)  # where there is no sound at all
+
 _WINDOW = 400
 _HOP = 160
 _FFT = 512
 _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
-_LOG_OFFSET = 0.01
 _EXAMPLE_SAMPLES = _WINDOW + _HOP * (EXAMPLE_FRAMES - 1)
 # Samples at the limit of float32 have 95. From here on a network's numbers would overflow.
 _MAX_LOG_MEL = 100.0

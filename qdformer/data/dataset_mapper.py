@@ -1,7 +1,6 @@
 """From the record of a clip to what the network takes."""
 
 import copy
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import filterfalse, groupby
 from typing import Any
@@ -15,7 +14,13 @@ from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 from torch import Tensor
 
-from qdformer.data.audio import EXAMPLE_HOP, clip_log_mel, clip_waveform, log_mel_examples
+from qdformer.data.audio import (
+    EXAMPLE_HOP,
+    SILENT_LOG_MEL,
+    clip_log_mel,
+    clip_waveform,
+    log_mel_examples,
+)
 from qdformer.data.image import read_image, read_label_map
 from qdformer.data.separation import build_separator
 from qdformer.errors import InputError
@@ -192,7 +197,7 @@ class AVSDatasetMapper:
             return log_mel
         factor = 10 ** (np.random.uniform(-self.audio_gain, self.audio_gain) / 20)
         # ln((exp(x) - 0.01) factor + 0.01), without the exponential of large values.
-        log_mel = log_mel.clamp(min=math.log(0.01))
+        log_mel = log_mel.clamp(min=SILENT_LOG_MEL)
         return log_mel + (factor + 0.01 * (1 - factor) * (-log_mel).exp()).log()
 
     def _read_labels(self, clip: dict[str, Any], size, transforms) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """An animated picture of what is seen and heard in a video, for pages that play no sound."""
 
-import math
 from pathlib import Path
 
 import cv2
@@ -8,6 +7,7 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image
 
+from qdformer.data.audio import SILENT_LOG_MEL
 from qdformer.predictor import SegmentedFrame
 from qdformer.visualization.overlay import overlay
 
@@ -15,7 +15,6 @@ WIDTH, MOST = 448, 40
 """Pixels, and segmented frames at most: those from the video's beginning."""
 
 _SOUND = 72  # pixels of the spectrogram's height
-_SILENCE = math.log(0.01)
 
 
 class Preview:
@@ -50,7 +49,7 @@ class Preview:
         """
         sound = np.concatenate(self._sound).T[::-1]
         loudest = max(0.0, sound.max())
-        levels = np.uint8(255 * ((sound - _SILENCE) / (loudest - _SILENCE)).clip(0, 1))
+        levels = np.uint8(255 * ((sound - SILENT_LOG_MEL) / (loudest - SILENT_LOG_MEL)).clip(0, 1))
         levels = cv2.resize(levels, (WIDTH, _SOUND), interpolation=cv2.INTER_AREA)
         strip = cv2.applyColorMap(levels, cv2.COLORMAP_MAGMA)[..., ::-1]
         images = []

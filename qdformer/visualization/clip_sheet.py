@@ -16,12 +16,11 @@ from torch import Tensor
 from qdformer.data.audio import EXAMPLE_HOP, NUM_MEL_BANDS, log_mel_examples
 
 from .overlay import MIN_SIDE, overlay, to_short_side
+from .spectrogram import draw_spectrogram
 
 _DPI = 100
 # Pixels: left of the columns for the rows' names, between columns, of a line of text.
 _MARGIN, _GAP, _LINE = 128, 8, 20
-# What the log-mel spectrogram is where there is no sound at all.
-_SILENCE = math.log(0.01)
 
 
 def clip_sheet(
@@ -175,21 +174,12 @@ def _sound_strip(columns: _Columns, waveform: np.ndarray | Tensor, num_seconds: 
         left, right = (columns.left(index) - _GAP / 2 for index in (0, columns.count))
         axes = figure.add_axes(
             (left / columns.total, axis / height, (right - left) / columns.total, bands / height),
-            facecolor="black",
         )
-        axes.imshow(
-            examples.reshape(-1, NUM_MEL_BANDS).T,
-            origin="lower",
-            extent=(0, len(examples) * EXAMPLE_HOP, 0, NUM_MEL_BANDS),
-            aspect="auto",
-            cmap="magma",
-            vmin=_SILENCE,
-            vmax=max(0.0, examples.max()),
-        )
+        columns_of_sound = examples.reshape(-1, NUM_MEL_BANDS)
+        draw_spectrogram(axes, columns_of_sound, len(examples) * EXAMPLE_HOP)
         axes.set_xlim(0, num_seconds)
         axes.set_xlabel("seconds", fontsize=9, labelpad=2)
         axes.xaxis.set_major_locator(MaxNLocator(20, integer=True))
-        axes.set_yticks([0, NUM_MEL_BANDS], ["125 Hz", "7.5 kHz"])
         axes.tick_params(labelsize=9)
 
     return _strip(columns, height, draw)

@@ -12,6 +12,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from .chart import new_figure, picture
+from .spectrogram import draw_spectrogram
 
 # Pixels: of the time axis at least and at most, of a span while there is room, of the spectrogram,
 # of a token's row and a class's row, of all that is around the three parts.
@@ -19,8 +20,6 @@ _SHORTEST, _LONGEST, _SPAN, _SOUND, _TOKEN, _CLASS, _AROUND = 640, 2100, 28, 110
 # Spans that are told apart; of more, some share a cell.
 _MOST_CELLS = 1800
 _TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800, 3600, 7200)
-# What the log-mel spectrogram is where there is no sound at all.
-_SILENCE = math.log(0.01)
 _GOLDEN_RATIO = (5**0.5 - 1) / 2
 
 
@@ -90,22 +89,10 @@ def codeword_colours(codes: np.ndarray) -> np.ndarray:
 
 def _draw_sound(axes: Axes, spectrogram: np.ndarray, end: float) -> None:
     axes.set_title("sound, as a log-mel spectrogram", loc="left", fontsize=10)
-    axes.set_facecolor("black")
-    bands = spectrogram.shape[1]
     if len(spectrogram) > _LONGEST:
-        size = bands, _LONGEST
+        size = spectrogram.shape[1], _LONGEST
         spectrogram = cv2.resize(np.float32(spectrogram), size, interpolation=cv2.INTER_AREA)
-    if len(spectrogram):
-        axes.imshow(
-            spectrogram.T,
-            origin="lower",
-            extent=(0, end, 0, bands),
-            aspect="auto",
-            cmap="magma",
-            vmin=_SILENCE,
-            vmax=max(0.0, spectrogram.max()),
-        )
-    axes.set_yticks([0, bands], ["125 Hz", "7.5 kHz"], fontsize=9)
+    draw_spectrogram(axes, spectrogram, end)
 
 
 def _draw_codes(axes: Axes, codes: np.ndarray, span: float, length: int) -> None:
