@@ -65,7 +65,7 @@ def joined(arguments: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
     try:
         sys.exit(main(parser().parse_args(joined(sys.argv[1:]))))
     except InputError as error:
