@@ -44,7 +44,7 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     results, details = _results(experiment, runs), _details(runs)
-    facts = [("", ""), *((name, str(value)) for name, value in machine.items())]
+    facts = [("", ""), *((name, _fact(value)) for name, value in machine.items())]
     files = {caption: f"picture_{index}.png" for index, caption in enumerate(pictures)}
     for caption, picture in pictures.items():
         cv2.imwrite(str(folder / files[caption]), picture[..., ::-1])
@@ -73,6 +73,14 @@ def write_report(
         with whole_file(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_fact(part)}" for name, part in value.items())
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return "none" if value is None else str(value)
 
 
 NOTE = (

@@ -54,6 +54,15 @@ def test_mean_deviation_and_what_failed(composed, tmp_path):
     assert not re.search(r"(src|href)=.(?!data:)", content)
 
 
+def test_what_the_machine_is_reads_as_text(composed, tmp_path):
+    machine = {"threads": 1, "gpu": None, "tf32": {"convolutions": True, "products": False}}
+    made = runs(tmp_path, {(ONE, 0): 1.0})
+    experiment = Experiment("Tab. X", (ONE,))
+    markdown, _ = write_report(tmp_path / "report", experiment, made, {}, machine)
+    rows = re.findall(r"^\| (threads|gpu|tf32) +\| (.*?) *\|$", markdown.read_text(), re.MULTILINE)
+    assert dict(rows) == {"threads": "1", "gpu": "none", "tf32": "convolutions on, products off"}
+
+
 def test_a_report_of_nothing(composed, tmp_path):
     experiment = Experiment("Tab. X", (ONE,))
     made = runs(tmp_path, {(ONE, 0): None})
