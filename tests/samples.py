@@ -25,9 +25,11 @@ def small_config(*overrides):
         "MODEL.BACKBONE.NAME", "build_resnet_backbone",
         "MODEL.BACKBONE.FREEZE_AT", 0,
         "MODEL.RESNETS.DEPTH", 50,
-        "MODEL.RESNETS.STEM_OUT_CHANNELS", 8,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS", 8,
-        "MODEL.RESNETS.WIDTH_PER_GROUP", 4,
+        # With fewer channels the backward of torch 2.11's convolutions on two threads writes where
+        # it must not.
+        "MODEL.RESNETS.STEM_OUT_CHANNELS", 16,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS", 16,
+        "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
         "MODEL.RESNETS.NORM", "BN",
         "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
         "MODEL.FPN.NORM", "GN",
