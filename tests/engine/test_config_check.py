@@ -43,7 +43,7 @@ WRONG = [
     ("MODEL.AUDIO.NORM", "Bn", "AUDIO.NORM is 'Bn'; allowed: "),
     ("MODEL.AUDIO.NORM", "GN", "AUDIO.NORM is GN, which needs multiples of 32 in CONV_DIMS"),
     ("MODEL.RESNETS.DEPTH", 20, "DEPTH is 20; allowed: 18, 34, 50, 101, 152"),
-    ("MODEL.RESNETS.DEPTH", 18, "RES2_OUT_CHANNELS is 8; with DEPTH 18 it must be 64"),
+    ("MODEL.RESNETS.DEPTH", 18, "RES2_OUT_CHANNELS is 16; with DEPTH 18 it must be 64"),
     ("MODEL.PIXEL_MEAN", [1.0, 2.0], r"PIXEL_MEAN is \[1.0, 2.0\]; it must be three numbers, one"),
     ("MODEL.PIXEL_MEAN", [1.0, 2.0, float("nan")], "PIXEL_MEAN is .*nan.; it must be three"),
     ("MODEL.PIXEL_MEAN", [1.0, 2.0, "3"], "PIXEL_MEAN is .*'3'.; it must be three numbers, one"),
