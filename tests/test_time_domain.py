@@ -78,7 +78,7 @@ def test_the_tokens_of_the_mixture_and_of_silence_compete(models, monkeypatch):
     (result,) = separated([with_sounds(clip, clip["audio"], silent["audio"])])
     assert result["scores"].shape == (3, 10) and result["masks"].shape == (3, 10, 16, 16)
     for name, values in expected.items():
-        assert torch.equal(result[name], values), name
+        torch.testing.assert_close(result[name], values, atol=1e-5, rtol=1e-5)
     assert result["global_codes"] is None and result["local_codes"] is None
     (alone,) = baseline([clip])
     assert torch.equal(result["scores"][:, :5], alone["scores"])

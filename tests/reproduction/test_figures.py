@@ -24,7 +24,9 @@ def finished(composed, tmp_path_factory):
     """A model of two iterations, and the runs of each figure as if each had trained it."""
     folder = tmp_path_factory.mktemp("figures")
     trainer = train(config(folder / "run"))
-    (folder / "small.yaml").write_text(small_config("INPUT.MIN_SIZE_TEST", 64).dump())
+    layers = trainer.cfg.MODEL.QDFORMER.DECODER_LAYERS
+    small = small_config("INPUT.MIN_SIZE_TEST", 64, "MODEL.QDFORMER.DECODER_LAYERS", layers)
+    (folder / "small.yaml").write_text(small.dump())
     metrics = Trainer.test(trainer.cfg, trainer.model)["avs_semantic"]
 
     def runs(name, data="tiny_avss"):
