@@ -149,20 +149,15 @@ def _encode(
 ) -> None:
     """Encode picture and sound side by side: what is written first would wait in memory."""
     first = next(frames)
-    height, width = first.shape[:2]
-    odd = ((0, height % 2), (0, width % 2), (0, 0))
     repeats = max(1, math.ceil(MIN_CONTAINER_RATE / fps))
-
-    video = container.add_stream("libx264", rate=fps * repeats, options={"crf": "18"})
-    video.width, video.height, video.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-    video.codec_context.colorspace = _BT_601
+    video = _add_pictures(container, *first.shape[:2], rate=fps * repeats, options={"crf": "18"})
     streams = [video]
     if waveform is not None:
         streams.append(container.add_stream("aac", rate=sample_rate, layout="mono"))
 
     written = 0
     for index, frame in enumerate(chain([first], frames)):
-        picture = av.VideoFrame.from_ndarray(np.pad(frame, odd, mode="edge"), format="rgb24")
+        picture = _even(frame)
         for repeat in range(repeats):
             picture.pts = index * repeats + repeat
             container.mux(video.encode(picture))
@@ -172,6 +167,22 @@ def _encode(
             written = end
     for stream in streams:
         container.mux(stream.encode(None))
+
+
+def _add_pictures(
+    container: OutputContainer, height: int, width: int, **encoding
+) -> av.VideoStream:
+    """A stream for pictures that :func:`_even` has made of (height, width) ones."""
+    stream = container.add_stream("libx264", **encoding)
+    stream.width, stream.height = width + width % 2, height + height % 2
+    stream.pix_fmt, stream.codec_context.colorspace = "yuv420p", _BT_601
+    return stream
+
+
+def _even(image: np.ndarray) -> av.VideoFrame:
+    """yuv420p wants an even height and width: an odd one gets its last row or column twice."""
+    odd = ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0))
+    return av.VideoFrame.from_ndarray(np.pad(image, odd, mode="edge"), format="rgb24")
 
 
 def _sound(waveform: np.ndarray | Tensor, start: int, end: int, sample_rate: int) -> av.AudioFrame:
@@ -190,14 +201,14 @@ def _encode_like(
     pictures: Iterator[Picture],
     sound: Sound,
 ) -> None:
-    stream = container.add_stream(
-        "libx264",
+    stream = _add_pictures(
+        container,
+        video.height,
+        video.width,
         rate=video.rate,
         time_base=video.time_base,
         options={"crf": "18", "preset": "veryfast"},
     )
-    stream.width, stream.height = video.width + video.width % 2, video.height + video.height % 2
-    stream.pix_fmt, stream.codec_context.colorspace = "yuv420p", _BT_601
     stream.codec_context.sample_aspect_ratio = video.aspect
     # With pictures out of order, an mp4 file cannot say how long the last is shown.
     stream.codec_context.max_b_frames = 0
@@ -232,8 +243,7 @@ def _frame(path: Path, video: VideoFile, picture: Picture) -> av.VideoFrame:
             f"{path}: the picture at {picture.time:.2f} s is {image.dtype} of shape {image.shape}; "
             f"give uint8 of shape {(video.height, video.width, 3)}."
         )
-    odd = ((0, video.height % 2), (0, video.width % 2), (0, 0))
-    return av.VideoFrame.from_ndarray(np.pad(image, odd, mode="edge"), format="rgb24")
+    return _even(image)
 
 
 def _sound_of(container: OutputContainer, video: VideoFile, waveform: np.ndarray | None) -> Sound:

@@ -37,13 +37,11 @@ class AnnotateOptions:
         tracked: pictures between them get masks that follow the motion of what they lie on;
             otherwise they hold still for the whole span.
         preview: also draw an animated picture, ``preview.gif``.
-        alpha: opacity of the colours, 0 to 1.
     """
 
     every: float = 1.0
     tracked: bool = False
     preview: bool = False
-    alpha: float = 0.5
 
     def __post_init__(self):
         checked_span(self.every)
@@ -115,11 +113,11 @@ def overlaid(
         The pictures, as large and as long as they were.
     """
     frame = next(frames)
-    layer = _layer(frame, metadata, options)
+    layer = _layer(frame, metadata)
     for picture in pictures:
         while picture.time >= frame.end and (following := next(frames, None)) is not None:
             frame = following
-            layer = _layer(frame, metadata, options)
+            layer = _layer(frame, metadata)
         if options.tracked and frame.label_map.any():
             shown = layer.moved(motion(frame.image, picture.image))
         else:
@@ -129,8 +127,8 @@ def overlaid(
     deque(frames, maxlen=0)
 
 
-def _layer(frame: SegmentedFrame, metadata: Metadata, options: AnnotateOptions) -> Layer:
-    return Layer.draw(frame.label_map, frame.label_map.shape, metadata, options.alpha)
+def _layer(frame: SegmentedFrame, metadata: Metadata) -> Layer:
+    return Layer.draw(frame.label_map, frame.label_map.shape, metadata)
 
 
 def _counted(pictures: Iterable[Picture], progress: Callable[[float], None]) -> Iterator[Picture]:

@@ -204,7 +204,8 @@ class Trainer(DefaultTrainer):
         after_checkpoint: list[HookBase] = [evaluation]
         if comm.is_main_process() and test:
             model = self._trainer.model
-            best = BestModel(model, self.cfg.OUTPUT_DIR, description=describe(self.cfg))
+            description = self.checkpointer.description
+            best = BestModel(model, self.cfg.OUTPUT_DIR, description=description)
             after_checkpoint += [
                 BestCheckpointer(period, best, headline_metric(self.cfg)),
                 SheetWriter(
