@@ -272,15 +272,17 @@ class MSDeformAttn(nn.Module):
         memory: Tensor,
         shapes: list[tuple[int, int]],
         neighbours: Tensor,
+        padding: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
             query: (F, Q, C).
             reference_points: (Q, 2), (x, y) as fractions of the frame.
-            memory: (F, S, C) the cells of all levels of a frame in one row, padding set to zero.
+            memory: (F, S, C) the cells of all levels of a frame in one row.
             shapes: (h, w) of each level; their areas add up to S.
             neighbours: (F, W) the frames whose maps the queries of each frame sample, itself among
                 them; ``levels`` is W times the number of shapes.
+            padding: (F, S) bool, True for cells that are read as zero, as what lies outside is.
 
         Returns:
             (F, Q, C).
@@ -290,7 +292,11 @@ class MSDeformAttn(nn.Module):
         offsets = self.sampling_offsets(query).view(*split, 2)  # in cells
         weights = self.attention_weights(query).view(*split[:3], -1).softmax(-1).view(split)
 
-        value = self.value_proj(memory).unflatten(-1, (self.heads, -1))
+        value = self.value_proj(memory)
+        if padding is not None:
+            # After the projection, whose bias is not zero.
+            value = value.masked_fill(padding[..., None], 0.0)
+        value = value.unflatten(-1, (self.heads, -1))
         sizes = _level_sizes(shapes, neighbours.shape[1], query.device)
         centres = reference_points[:, None] * sizes - 0.5  # (Q, W * levels, 2)
         return self.output_proj(

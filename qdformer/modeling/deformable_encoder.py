@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qdformer.layers.ms_deform_attn import MSDeformAttn
+from qdformer.layers.padded_norm import PaddedGroupNorm
 from qdformer.layers.position_encoding import sine_position_2d
 from qdformer.layers.transformer import MLP
 from qdformer.modeling.visual_tokens import VisualTokens
@@ -25,11 +26,13 @@ class DeformableEncoderLayer(nn.Module):
         self, visual: VisualTokens, tokens: Tensor, reference_points: Tensor, neighbours: Tensor
     ) -> Tensor:
         """Refine ``tokens`` (F, S, C); shapes, positions and padding are those of ``visual``."""
-        memory = tokens
-        if visual.padding is not None:
-            memory = tokens.masked_fill(visual.padding[..., None], 0.0)
         attended = self.attention(
-            tokens + visual.position, reference_points, memory, visual.shapes, neighbours
+            tokens + visual.position,
+            reference_points,
+            tokens,
+            visual.shapes,
+            neighbours,
+            visual.padding,
         )
         tokens = self.norm1(tokens + attended)
         return self.norm2(tokens + self.ffn(tokens))
@@ -65,7 +68,8 @@ class DeformableEncoder(nn.Module):
         self.temporal_window = temporal_window
         self.projections = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(size, channels, 1), nn.GroupNorm(min(32, channels // 4), channels)
+                nn.Conv2d(size, channels, 1),
+                PaddedGroupNorm(min(32, channels // 4), channels),
             )
             for size in in_channels.values()
         )
@@ -95,9 +99,17 @@ class DeformableEncoder(nn.Module):
         """
         # An exported network gets both kinds of frames.
         padded = torch.onnx.is_in_onnx_export() or bool((valid < 1).any())
-        maps = [proj(features[name]) for proj, name in zip(self.projections, self.in_features)]
-        shapes = [tuple(level.shape[-2:]) for level in maps]
-        channels, valid = maps[0].shape[1], valid.to(maps[0].device, non_blocking=True)
+        shapes = [tuple(features[name].shape[-2:]) for name in self.in_features]
+        valid = valid.to(features[self.in_features[0]].device, non_blocking=True)
+        centres = [cell_centres(*shape, valid) for shape in shapes]
+        paddings = [padding_mask(each, valid) if padded else None for each in centres]
+        maps = [
+            norm(projection(features[name]), padding)
+            for name, (projection, norm), padding in zip(
+                self.in_features, self.projections, paddings
+            )
+        ]
+        channels = maps[0].shape[1]
         position = torch.cat(
             [
                 sine_position_2d(*shape, valid, channels) + embedding
@@ -105,14 +117,13 @@ class DeformableEncoder(nn.Module):
             ],
             dim=1,
         )
-        centres = torch.cat([cell_centres(*shape, valid) for shape in shapes])
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
-        padding = padding_mask(centres, valid) if padded else None
+        padding = torch.cat(paddings, dim=1) if padded else None
         visual = VisualTokens(tokens, position, shapes, padding)
         neighbours = neighbouring_frames(lengths, self.temporal_window)
         neighbours = neighbours.to(tokens.device, non_blocking=True)
         for layer in self.layers:
-            tokens = layer(visual, tokens, centres, neighbours)
+            tokens = layer(visual, tokens, torch.cat(centres), neighbours)
         return dataclasses.replace(visual, tokens=tokens)
 
 

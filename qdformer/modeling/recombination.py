@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qdformer.layers.clip_padding import repeat_for_frames
+from qdformer.layers.padded_norm import normalize_cells
 from qdformer.layers.transformer import MLP
 from qdformer.modeling.visual_tokens import VisualTokens
 
@@ -38,8 +39,8 @@ class Recombination(nn.Module):
         phi = self.phi.weight.unflatten(1, filters.shape[1:])  # (C, N * C) -> (C, N, C)
         folded = torch.einsum("bnc,onc->bco", filters, phi)
         modulated = visual.tokens @ repeat_for_frames(folded, lengths) + self.phi.bias
-        recombined = self.norm((modulated + visual.tokens).flatten(0, 1))  # over cells and frames
-        return dataclasses.replace(visual, tokens=recombined.view_as(visual.tokens))
+        recombined = normalize_cells(self.norm, modulated + visual.tokens, visual.padding)
+        return dataclasses.replace(visual, tokens=recombined)
 
 
 class Unmodulated(nn.Module):
