@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from qdformer.evaluation import metrics
-from qdformer.evaluation.clip_evaluation import AnnotatedFrame, ClipEvaluator
+from qdformer.evaluation.clip_evaluation import ClipEvaluator
 
 
 @dataclass
@@ -55,9 +55,9 @@ class AVSObjectEvaluator(ClipEvaluator):
         "means over frames, F with beta^2 = 0.3, MaxF at the best of 255 thresholds for all frames."
     )
 
-    def _score_clip(self, frames: list[AnnotatedFrame]) -> _ObjectScores:
+    def _score_clip(self, clip: dict, output: dict) -> _ObjectScores | None:
         scores = _ObjectScores([], [], [], [], [])
-        for frame in frames:
+        for frame in self._annotated_frames(clip, output):
             counted = frame.gt != self._metadata.ignore_label
             gt, pred = (frame.gt > 0) & counted, (frame.pred > 0) & counted
             scores.region.append(metrics.region_similarity(pred, gt))
@@ -67,7 +67,7 @@ class AVSObjectEvaluator(ClipEvaluator):
                 scores.avsbench_f += metrics.region_f(pred[None], gt[None]).tolist()
                 prob = frame.foreground * counted
                 scores.avsbench_curves += [*metrics.avsbench_f_curves(prob[None], gt[None])]
-        return scores
+        return scores if scores.region else None
 
     def _summarize(
         self, clips: dict[str, _ObjectScores]

@@ -53,7 +53,10 @@ class AVSSemanticEvaluator(ClipEvaluator):
         "AVSBench_* average per frame and class, then over all classes."
     )
 
-    def _score_clip(self, frames: list[AnnotatedFrame]) -> _SemanticScores:
+    def _score_clip(self, clip: dict, output: dict) -> _SemanticScores | None:
+        frames = self._annotated_frames(clip, output)
+        if not frames:
+            return None
         confusions = np.stack([self._confusion(frame) for frame in frames])
         total = confusions.sum(axis=0).reshape(-1)
         cells = np.flatnonzero(total)

@@ -80,9 +80,9 @@ class ClipEvaluator(DatasetEvaluator, ABC):
                 label that the data set does not have.
         """
         for clip, output in zip(inputs, outputs, strict=True):
-            frames = self._annotated_frames(clip, output)
-            if frames:
-                self._clips[clip["video_id"]] = self._score_clip(frames)
+            scores = self._score_clip(clip, output)
+            if scores is not None:
+                self._clips[clip["video_id"]] = scores
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         """Put the clips of all processes together.
@@ -121,8 +121,8 @@ class ClipEvaluator(DatasetEvaluator, ABC):
         return {self.task: metrics}
 
     @abstractmethod
-    def _score_clip(self, frames: list[AnnotatedFrame]) -> Any:
-        """Scores of one clip: picklable, with an attribute ``num_frames``."""
+    def _score_clip(self, clip: dict, output: dict) -> Any | None:
+        """Scores of one clip: picklable, with an attribute ``num_frames``; None if it has none."""
 
     @abstractmethod
     def _summarize(self, clips: dict[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -1,6 +1,7 @@
 """How much the codewords of a codebook say about classes, from a table of counts."""
 
 import numpy as np
+from sklearn.metrics import normalized_mutual_info_score
 
 
 def codeword_counts(
@@ -38,28 +39,17 @@ def purity(counts: np.ndarray) -> float:
     return float(counts.max(axis=1, initial=0).sum() / total) if total else 0.0
 
 
-def normalised_mutual_information(counts: np.ndarray) -> float:
-    """What codeword and class say about each other, over the mean of their two entropies.
+def mutual_information(words: np.ndarray, classes: np.ndarray) -> float:
+    """What word and class say about each other, over the mean of their two entropies.
 
     Args:
-        counts: (K, classes) integers.
+        words: (P,) integers.
+        classes: (P,) integers.
 
     Returns:
         A number in [0, 1]: 1 if each tells the other, 0 if they are independent, if there is only
-        one codeword or one class to tell, or if the table is empty.
+        one word or one class to tell, or if there are none.
     """
-    joint = np.asarray(counts, float)
-    words, classes = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
-    if not (words and classes):
+    if min(len(np.unique(words)), len(np.unique(classes))) < 2:
         return 0.0
-    shared = words + classes - _entropy(joint.reshape(-1))
-    return float(np.clip(2 * shared / (words + classes), 0, 1))
-
-
-def _entropy(counts: np.ndarray) -> float:
-    """Of the distribution that the counts are of, in nats."""
-    counts = counts[counts > 0]
-    if len(counts) < 2:
-        return 0.0
-    shares = counts / counts.sum()
-    return float(-(shares * np.log(shares)).sum())
+    return float(normalized_mutual_info_score(classes, words))
