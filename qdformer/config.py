@@ -104,20 +104,19 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.QDFORMER.CODEBOOK.NUM_CODES = 128
     # lambda_com of Eq. 9.
     cfg.MODEL.QDFORMER.CODEBOOK.COMMITMENT = 0.5
-    # "gradient": the first term of Eq. 9 moves the codewords; "ema": a moving average does.
-    cfg.MODEL.QDFORMER.CODEBOOK.UPDATE = "gradient"
+    # "ema": codewords are the moving average of their global tokens, whatever the learning rate.
+    # Eq. 9 as it is written, whose first term moves them: "gradient".
+    cfg.MODEL.QDFORMER.CODEBOOK.UPDATE = "ema"
     # Of the moving averages, per iteration.
-    cfg.MODEL.QDFORMER.CODEBOOK.DECAY = 0.99
+    cfg.MODEL.QDFORMER.CODEBOOK.DECAY = 0.97
     # Compare tokens and codewords on the unit sphere. Eq. 9 as it is written: False.
     cfg.MODEL.QDFORMER.CODEBOOK.UNIT_NORM = True
-    # Fraction of SOLVER.MAX_ITER in which the tokens turn from continuous to quantised. Eq. 9 as it
-    # is written: 0.
-    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0.33
-    # Codewords used below this fraction of 1 / K come back at a token. Eq. 9 as it is written: 0.
+    # Fraction of SOLVER.MAX_ITER in which the tokens that are trained with turn from continuous to
+    # quantized; evaluations always quantize. Eq. 9 as it is written: 0.
+    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0.67
+    # A codeword used below this fraction of 1 / K comes back at a token, one an iteration. Eq. 9 as
+    # it is written: 0.
     cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW = 0.1
-    # Fraction of SOLVER.MAX_ITER after which they no longer do, so that the last steps, with small
-    # learning rates, find the codewords as they were.
-    cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_UNTIL = 0.67
 
     # Loss weights: lambda_quant, lambda_cls, lambda_focal, lambda_dice, lambda_L1, lambda_giou.
     cfg.MODEL.QDFORMER.LOSS = CN()
@@ -129,6 +128,9 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.QDFORMER.LOSS.DICE = 2.0
     cfg.MODEL.QDFORMER.LOSS.L1 = 5.0
     cfg.MODEL.QDFORMER.LOSS.GIOU = 2.0
+    # Of all the losses of masks that the global tokens query, in training: the codebook learns the
+    # task from them, and local tokens to speak its words. As Fig. 3 is drawn: 0.
+    cfg.MODEL.QDFORMER.LOSS.GLOBAL = 0.25
     # Pixel loss of the masks: "bce" (main text) or "focal" (appendix).
     cfg.MODEL.QDFORMER.LOSS.PIXEL = "bce"
 

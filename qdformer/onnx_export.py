@@ -16,9 +16,7 @@ from torch import Tensor, nn
 
 from qdformer.errors import InputError, make_folder
 from qdformer.modeling.clip_batch import ClipBatch
-from qdformer.modeling.codebook import Quantized
 from qdformer.modeling.inference import Thresholds, segment_clip
-from qdformer.modeling.mask_decoder import Predictions
 from qdformer.modeling.windows import segment_windows
 from qdformer.segmenter import AudioVisualSegmenter
 
@@ -118,7 +116,8 @@ class OnnxSegmenter:
             clips: mapper outputs, see :class:`qdformer.data.dataset_mapper.AVSDatasetMapper`.
 
         Returns:
-            One dict a clip, see :meth:`~qdformer.segmenter.AudioVisualSegmenter.inference`.
+            One dict a clip, see :meth:`~qdformer.segmenter.AudioVisualSegmenter.inference`, without
+            the tokens and words, of which there are codes only.
         """
         return [segment_windows(self._segment, clip, self.window, self.overlap) for clip in clips]
 
@@ -147,38 +146,28 @@ class _Network(nn.Module):
     def __init__(self, model: AudioVisualSegmenter):
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
-        self.model.inference = _network_outputs
         for module in self.model.modules():
             # timm's Swin marks the windows by slices that torch.export cannot follow.
             if hasattr(module, "get_attn_mask"):
                 module.get_attn_mask = functools.partial(_shifted_window_mask, module)
 
     def forward(self, images: Tensor, log_mel: Tensor, valid: Tensor) -> dict[str, Tensor]:
-        batch = ClipBatch(images, log_mel, [images.shape[0]], valid)
-        self.model.collate = lambda clips: batch
-        return self.model([])
+        length = images.shape[0]
+        segmentation = self.model.segment(ClipBatch(images, log_mel, [length], valid))
+        predictions = segmentation.predictions
+        outputs = {
+            field.name: getattr(predictions, field.name)[-1]
+            for field in dataclasses.fields(predictions)
+        }
+        global_tokens, local_tokens = segmentation.global_tokens, segmentation.local_tokens
+        if global_tokens is None or global_tokens.codes is None:
+            return outputs
+        codes = global_tokens.codes.expand(length, -1), local_tokens.codes
+        return outputs | dict(zip(CODES, codes))
 
 
 def _network_inputs(batch: ClipBatch) -> dict[str, Tensor]:
     return {"images": batch.images, "log_mel": batch.log_mel, "valid": batch.valid}
-
-
-def _network_outputs(
-    predictions: Predictions,
-    clips: list[dict],
-    batch: ClipBatch,
-    global_tokens: Quantized | None = None,
-    local_tokens: Quantized | None = None,
-) -> dict[str, Tensor]:
-    """Stands in for :meth:`AudioVisualSegmenter.inference`."""
-    outputs = {
-        field.name: getattr(predictions, field.name)[-1]
-        for field in dataclasses.fields(predictions)
-    }
-    if global_tokens is None or global_tokens.codes is None:
-        return outputs
-    codes = global_tokens.codes.expand(batch.lengths[0], -1), local_tokens.codes
-    return outputs | dict(zip(CODES, codes))
 
 
 def _shifted_window_mask(block: nn.Module, x: Tensor) -> Tensor | None:

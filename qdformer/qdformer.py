@@ -1,4 +1,4 @@
-"""QDFormer (Li et al., arXiv 2310.00132): the meta-architecture. ``forward`` is Fig. 3."""
+"""QDFormer (Li et al., arXiv 2310.00132): the meta-architecture. ``segment`` is Fig. 3."""
 
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
@@ -6,11 +6,14 @@ from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
 
 from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
+from qdformer.modeling.clip_batch import ClipBatch
 from qdformer.modeling.codebook import Codebook, ContinuousTokens, Quantized
 from qdformer.modeling.global_decomposition import GlobalDecomposition
 from qdformer.modeling.local_calibration import ClipTokens, LocalCalibration
+from qdformer.modeling.mask_decoder import Predictions
 from qdformer.modeling.recombination import Recombination, Unmodulated
-from qdformer.segmenter import AudioVisualSegmenter, in_windows, transformer_size
+from qdformer.modeling.visual_tokens import VisualTokens
+from qdformer.segmenter import AudioVisualSegmenter, Segmentation, transformer_size
 
 
 @META_ARCH_REGISTRY.register()
@@ -27,6 +30,7 @@ class QDFormer(AudioVisualSegmenter):
         local_calibration: nn.Module,
         quantization_weight: float,
         quantization_mean: bool,
+        global_supervision: bool,
         **segmenter,
     ):
         """
@@ -38,6 +42,7 @@ class QDFormer(AudioVisualSegmenter):
             quantization_weight: lambda_quant of Eq. 8.
             quantization_mean: average the terms of Eq. 9 over tokens and frames instead of adding
                 them up.
+            global_supervision: in training, let the clip's tokens query masks, too.
             segmenter: see :class:`AudioVisualSegmenter`.
         """
         super().__init__(**segmenter)
@@ -46,6 +51,7 @@ class QDFormer(AudioVisualSegmenter):
         self.recombination = recombination
         self.local_calibration = local_calibration
         self.quantization_weight, self.quantization_mean = quantization_weight, quantization_mean
+        self.global_supervision = global_supervision
 
     @classmethod
     def from_config(cls, cfg) -> dict:
@@ -65,19 +71,12 @@ class QDFormer(AudioVisualSegmenter):
             else ClipTokens(),
             "quantization_weight": qdformer.LOSS.QUANT,
             "quantization_mean": qdformer.LOSS.QUANT_MEAN,
+            # Without calibration the clip's tokens are those that query the masks anyway.
+            "global_supervision": bool(qdformer.LOSS.GLOBAL and qdformer.LOCAL_CALIBRATION),
         }
 
-    @in_windows
-    def forward(self, clips: list[dict]):
-        """
-        Args:
-            clips: mapper outputs, see :class:`qdformer.data.dataset_mapper.AVSDatasetMapper`.
-
-        Returns:
-            In training a dict of weighted scalar losses, otherwise one dict a clip, see
-            :meth:`AudioVisualSegmenter.inference`.
-        """
-        batch = self.collate(clips)
+    def segment(self, batch: ClipBatch) -> Segmentation:
+        """Fig. 3, one line a box."""
         lengths = batch.lengths
         features = self.backbone(batch.images)
         visual = self.encoder(features, batch.valid, lengths)  # F_v
@@ -90,12 +89,22 @@ class QDFormer(AudioVisualSegmenter):
         local_tokens = self.local_calibration(  # VQ(l_{i,t}), Eq. 6
             self.prototypes, audio, global_tokens, self.codebook, lengths
         )
-        predictions = self.mask_decoder(local_tokens.tokens, visual, pixels)  # Eq. 7
-        if not self.training:
-            return self.inference(predictions, clips, batch, global_tokens, local_tokens)
-        self._log_codebook()
-        return self.losses(predictions, clips, batch) | {
-            "loss_quant": self._quantization_loss(global_tokens, local_tokens, len(clips))
+        queries = self.prototypes + local_tokens.tokens
+        predictions = self.mask_decoder(queries, visual, pixels)  # Eq. 7
+        clip_predictions = None
+        if self.training and self.global_supervision:
+            queries = self.prototypes + global_tokens.for_frames(lengths).tokens
+            clip_predictions = self.mask_decoder(queries, visual, pixels)
+        return Segmentation(predictions, clip_predictions, global_tokens, local_tokens)
+
+    def losses(
+        self, segmentation: Segmentation, clips: list[dict], batch: ClipBatch
+    ) -> dict[str, Tensor]:
+        """L_segm, and lambda_quant L_quant as ``loss_quant``."""
+        tokens = segmentation.global_tokens, segmentation.local_tokens
+        self._log_codebook(*tokens)
+        return super().losses(segmentation, clips, batch) | {
+            "loss_quant": self._quantization_loss(*tokens, len(clips))
         }
 
     def _quantization_loss(
@@ -107,11 +116,11 @@ class QDFormer(AudioVisualSegmenter):
             return self.quantization_weight * sum(term.mean() for term in terms)
         return self.quantization_weight * sum(term.sum() for term in terms) / clips
 
-    def _log_codebook(self) -> None:
+    def _log_codebook(self, global_tokens: Quantized, local_tokens: Quantized) -> None:
         storage = get_event_storage()
         # As often as Detectron2 writes scalars: to read one, the host waits for the device.
         if storage.iter % 20 == 0:
-            for name, value in self.codebook.statistics().items():
+            for name, value in self.codebook.statistics(global_tokens, local_tokens).items():
                 storage.put_scalar(f"codebook/{name}", value, smoothing_hint=False)
 
 
@@ -130,20 +139,28 @@ class QDFormerBaseline(AudioVisualSegmenter):
         """
         super().__init__(**segmenter)
 
-    @in_windows
-    def forward(self, clips: list[dict]):
-        """See :meth:`QDFormer.forward`."""
-        batch = self.collate(clips)
+    def segment(self, batch: ClipBatch) -> Segmentation:
+        """See :meth:`QDFormer.segment`."""
         features = self.backbone(batch.images)
         visual = self.encoder(features, batch.valid, batch.lengths)  # F_v
-        audio = self.audio_encoder(batch.log_mel)  # F_a
-        fused_audio = self.fusion(audio, visual, batch.lengths)  # F'_a, Eq. 3
         pixels = self.fpn(features, visual)  # F_v^out
+        return Segmentation(self.listen(batch.log_mel, visual, pixels, batch.lengths))
+
+    def listen(
+        self, log_mel: Tensor, visual: VisualTokens, pixels: Tensor, lengths: list[int]
+    ) -> Predictions:
+        """What one sound says of frames whose visual features are known.
+
+        Args:
+            log_mel: (F, 1, 96, 64).
+            visual: F_v.
+            pixels: F_v^out.
+            lengths: frames of each clip.
+        """
+        audio = self.audio_encoder(log_mel)  # F_a
+        fused_audio = self.fusion(audio, visual, lengths)  # F'_a, Eq. 3
         queries = self.prototypes + fused_audio[:, None]  # (F, N, C)
-        predictions = self.mask_decoder(queries, visual, pixels)  # Eq. 7
-        if not self.training:
-            return self.inference(predictions, clips, batch)
-        return self.losses(predictions, clips, batch)
+        return self.mask_decoder(queries, visual, pixels)  # Eq. 7
 
 
 def _build_codebook(cfg) -> Codebook:
@@ -157,5 +174,4 @@ def _build_codebook(cfg) -> Codebook:
         unit_norm=codebook.UNIT_NORM,
         fade_in=round(codebook.FADE_IN * cfg.SOLVER.MAX_ITER),
         revive_below=codebook.REVIVE_BELOW,
-        revive_for=codebook.REVIVE_UNTIL * cfg.SOLVER.MAX_ITER,
     )

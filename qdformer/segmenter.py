@@ -1,8 +1,8 @@
 """What every audio-visual segmenter of this package shares: encoders, masks, losses, label maps."""
 
 import contextlib
-import functools
-from collections.abc import Callable
+import dataclasses
+from abc import ABC, abstractmethod
 
 import torch
 from detectron2.layers import ShapeSpec
@@ -24,29 +24,28 @@ from qdformer.modeling.vggish import AudioEncoder, VGGish
 from qdformer.modeling.windows import segment_windows
 
 
-def in_windows(forward: Callable) -> Callable:
-    """Let a segmenter's ``forward`` take clips of any length at inference.
+@dataclasses.dataclass(frozen=True)
+class Segmentation:
+    """What a network says of a batch.
 
-    What is longer than ``model.window`` goes through it in windows, one after the other; everything
-    else, and training, as it comes. All of it in the model's precision.
+    Attributes:
+        predictions: of the tokens of each frame.
+        clip_predictions: of the tokens of each frame's clip, in training only; None without.
+        global_tokens: of the B clips; None where the sound is not decomposed.
+        local_tokens: of the F frames; None likewise.
     """
 
-    @functools.wraps(forward)
-    def run(model: "AudioVisualSegmenter", clips: list[dict]):
-        with model.precision():
-            if model.training or all(len(clip["image"]) <= model.window for clip in clips):
-                return forward(model, clips)
-
-            def segment(part: dict) -> dict:
-                return forward(model, [part])[0]
-
-            return [segment_windows(segment, clip, model.window, model.overlap) for clip in clips]
-
-    return run
+    predictions: Predictions
+    clip_predictions: Predictions | None = None
+    global_tokens: Quantized | None = None
+    local_tokens: Quantized | None = None
 
 
-class AudioVisualSegmenter(nn.Module):
-    """Encoders, fusion, mask decoding and losses around whatever makes tokens of the sound."""
+class AudioVisualSegmenter(nn.Module, ABC):
+    """Encoders, fusion, mask decoding and losses around whatever makes tokens of the sound.
+
+    A network implements :meth:`segment`, in which it is drawn box by box.
+    """
 
     def __init__(
         self,
@@ -92,8 +91,6 @@ class AudioVisualSegmenter(nn.Module):
         self.mask_decoder, self.criterion = mask_decoder, criterion
         self.thresholds, self.background_class = thresholds, background_class
         self.window, self.overlap = window, overlap
-        # Set by qdformer.modeling.acceleration.
-        self.accelerated = False
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), False)
         # Channels last is faster, and the cells of a map are then tokens without being copied.
@@ -150,6 +147,7 @@ class AudioVisualSegmenter(nn.Module):
                     dice=qdformer.LOSS.DICE,
                     l1=qdformer.LOSS.L1,
                     giou=qdformer.LOSS.GIOU,
+                    clips=qdformer.LOSS.GLOBAL,
                 ),
                 pixel_loss=qdformer.LOSS.PIXEL,
             ),
@@ -160,6 +158,44 @@ class AudioVisualSegmenter(nn.Module):
             "pixel_mean": cfg.MODEL.PIXEL_MEAN,
             "pixel_std": cfg.MODEL.PIXEL_STD,
         }
+
+    def forward(self, clips: list[dict]) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """
+        Args:
+            clips: mapper outputs, see :class:`qdformer.data.dataset_mapper.AVSDatasetMapper`.
+
+        Returns:
+            In training a dict of weighted scalar losses, otherwise one dict a clip, see
+            :meth:`inference`. What a clip gives does not depend on its neighbors in the batch.
+        """
+        with self.precision():
+            if self.training:
+                batch = self.collate(clips)
+                return self.losses(self.segment(batch), clips, batch)
+            # Convolutions and normalizations see how far a frame is padded, so that clips of
+            # different size go through the network by themselves.
+            alike = len({clip["image"].shape[-2:] for clip in clips}) == 1
+            if alike and all(len(clip["image"]) <= self.window for clip in clips):
+                return self._segment_clips(clips)
+            return [
+                segment_windows(
+                    lambda part: self._segment_clips([part])[0], clip, self.window, self.overlap
+                )
+                for clip in clips
+            ]
+
+    def _segment_clips(self, clips: list[dict]) -> list[dict[str, Tensor]]:
+        batch = self.collate(clips)
+        return self.inference(self.segment(batch), clips, batch)
+
+    @abstractmethod
+    def segment(self, batch: ClipBatch) -> Segmentation:
+        """The network, from the frames and sounds of a batch to what it says of them."""
+
+    @property
+    def accelerated(self) -> bool:
+        """Whether :func:`qdformer.modeling.acceleration.accelerate` was applied."""
+        return self.mask_decoder.mask_head[0].weight.dtype == torch.bfloat16
 
     def precision(self) -> contextlib.AbstractContextManager:
         """Autocast to bfloat16 for an accelerated model, and where the caller wants autocast.
@@ -180,26 +216,26 @@ class AudioVisualSegmenter(nn.Module):
         """Join mapper outputs to one batch on the model's device."""
         return ClipBatch.collate(clips, self.pixel_mean, self.pixel_std, self.size_divisibility)
 
-    def losses(self, predictions: Predictions, clips: list[dict], batch: ClipBatch) -> dict:
-        """L_segm of the predictions: a dict of weighted scalars."""
+    def losses(
+        self, segmentation: Segmentation, clips: list[dict], batch: ClipBatch
+    ) -> dict[str, Tensor]:
+        """L_segm, see :class:`~qdformer.modeling.criterion.SegmentationCriterion`."""
         targets = Targets.collate(clips, batch, self.background_class)
-        return self.criterion(predictions, targets, batch.lengths)
+        predictions, of_clips = segmentation.predictions, segmentation.clip_predictions
+        return self.criterion(predictions, targets, batch.lengths, of_clips)
 
     def inference(
-        self,
-        predictions: Predictions,
-        clips: list[dict],
-        batch: ClipBatch,
-        global_tokens: Quantized | None = None,
-        local_tokens: Quantized | None = None,
+        self, segmentation: Segmentation, clips: list[dict], batch: ClipBatch
     ) -> list[dict[str, Tensor]]:
         """Label maps at the size of the clips' own frames, one dict a clip.
 
         Returns:
-            What :func:`segment_clip` gives, and for each frame the codewords ``global_codes``
-            (T, N), those of its clip or window, and ``local_codes`` (T, N) where there is a
-            codebook, else None.
+            What :func:`segment_clip` gives, and of each frame the local tokens, ``local_tokens``
+            (T, N, C) before and ``local_words`` (T, N, C) after quantization, their codewords
+            ``local_codes`` (T, N), and the same of the clip or window as ``global_*``. The codes
+            are None without a codebook, all of them without tokens.
         """
+        predictions = segmentation.predictions
         frames = zip(predictions.logits[-1].split(batch.lengths),
                      predictions.masks[-1].split(batch.lengths),
                      batch.valid.split(batch.lengths))  # fmt: skip
@@ -216,12 +252,17 @@ class AudioVisualSegmenter(nn.Module):
                 )
                 for clip, (logits, masks, valid) in zip(clips, frames)
             ]
-        quantized = global_tokens is not None and global_tokens.codes is not None
-        local_codes = local_tokens.codes.split(batch.lengths) if quantized else None
-        for index, (result, length) in enumerate(zip(results, batch.lengths)):
-            codes = global_tokens.codes[index].expand(length, -1) if quantized else None
-            result["global_codes"] = codes
-            result["local_codes"] = local_codes[index] if quantized else None
+        of_clips = segmentation.global_tokens
+        spoken = {
+            "global": of_clips and of_clips.for_frames(batch.lengths),
+            "local": segmentation.local_tokens,
+        }
+        for name, tokens in spoken.items():
+            for part, field in (("tokens", "continuous"), ("words", "tokens"), ("codes", "codes")):
+                values = getattr(tokens, field, None)
+                parts = [None] * len(clips) if values is None else values.split(batch.lengths)
+                for result, of_clip in zip(results, parts):
+                    result[f"{name}_{part}"] = of_clip
         return results
 
 

@@ -3,13 +3,12 @@
 import torch
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
-from torch import Tensor
 
 from qdformer.errors import InputError
+from qdformer.modeling.clip_batch import ClipBatch
 from qdformer.modeling.mask_decoder import Predictions
-from qdformer.modeling.visual_tokens import VisualTokens
 from qdformer.qdformer import QDFormerBaseline
-from qdformer.segmenter import in_windows
+from qdformer.segmenter import Segmentation
 
 
 @META_ARCH_REGISTRY.register()
@@ -38,36 +37,18 @@ class TimeDomainBaseline(QDFormerBaseline):
             )
         return super().from_config(cfg)
 
-    @in_windows
-    def forward(self, clips: list[dict]):
-        """See :meth:`QDFormer.forward`; at inference clips have ``separated_audio``, too.
-
-        Args:
-            clips: mapper outputs, see :class:`qdformer.data.dataset_mapper.AVSDatasetMapper`.
-        """
+    def segment(self, batch: ClipBatch) -> Segmentation:
+        """See :meth:`QDFormerBaseline.segment`; at inference, of the batch's separated sounds."""
         if self.training:
-            return super().forward(clips)
-        batch = self.collate(clips)
+            return super().segment(batch)
         features = self.backbone(batch.images)
         visual = self.encoder(features, batch.valid, batch.lengths)  # F_v
         pixels = self.fpn(features, visual)  # F_v^out
-        sounds = torch.cat([clip["separated_audio"] for clip in clips], dim=1)  # (S, F, 1, 96, 64)
-        heard = [
-            self._predict(sound.to(pixels.device), visual, pixels, batch.lengths)
-            for sound in sounds
-        ]
-        predictions = Predictions(
-            logits=torch.cat([each.logits for each in heard], dim=2),
-            masks=torch.cat([each.masks for each in heard], dim=2),
-            boxes=torch.cat([each.boxes for each in heard], dim=2),
+        heard = [self.listen(sound, visual, pixels, batch.lengths) for sound in batch.separated]
+        return Segmentation(
+            Predictions(
+                logits=torch.cat([each.logits for each in heard], dim=2),
+                masks=torch.cat([each.masks for each in heard], dim=2),
+                boxes=torch.cat([each.boxes for each in heard], dim=2),
+            )
         )
-        return self.inference(predictions, clips, batch)
-
-    def _predict(
-        self, log_mel: Tensor, visual: VisualTokens, pixels: Tensor, lengths: list[int]
-    ) -> Predictions:
-        """The baseline's predictions for one of the sounds, (F, 1, 96, 64)."""
-        audio = self.audio_encoder(log_mel)  # F_a
-        fused_audio = self.fusion(audio, visual, lengths)  # F'_a, Eq. 3
-        queries = self.prototypes + fused_audio[:, None]  # (F, N, C)
-        return self.mask_decoder(queries, visual, pixels)  # Eq. 7

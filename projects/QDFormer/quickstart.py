@@ -8,7 +8,7 @@ from pathlib import Path
 # First: makes Detectron2 importable and registers the models.
 import qdformer.qdformer  # noqa: F401
 from detectron2.engine import default_argument_parser
-from qdformer.engine.quickstart import compose_quickstart, evaluate_sounds, save_rows, show, table
+from qdformer.engine.quickstart import compose_quickstart, evaluate_sounds, save_table, show, table
 from qdformer.engine.config_check import check_config
 from qdformer.engine.setup import load_config, setup
 from qdformer.engine.trainer import Trainer
@@ -33,13 +33,13 @@ def main(args: argparse.Namespace) -> None:
     trainer.resume_or_load(resume=True)
     trainer.train()
     print("3/4 evaluating held-out clips with the right sound and with wrong ones", flush=True)
-    rows = evaluate_sounds(cfg, trainer.model)
-    save_rows(rows, output / "results.json")
+    results = evaluate_sounds(cfg, trainer.model)
+    save_table(*results, output / "results.json")
     print("4/4 drawing", flush=True)
     files = show(cfg, trainer.model, output / "predictions")
     print(
-        f"\n{table(rows)}\n\n"
-        f"The table lies in {output / 'results.json'}; predictions beside ground truth:"
+        f"\n{table(*results)}\n\n"
+        f"The numbers lie in {output / 'results.json'}; predictions beside ground truth:"
     )
     print("\n".join(f"  {file}" for file in files))
     model = output / "model_final.pth"

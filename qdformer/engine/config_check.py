@@ -40,7 +40,7 @@ NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naive
 RANGES = {
     "MODEL.QDFORMER.CODEBOOK.DECAY": (0, 1),
     "MODEL.QDFORMER.CODEBOOK.FADE_IN": (0, 1),
-    "MODEL.QDFORMER.CODEBOOK.REVIVE_UNTIL": (0, 1),
+    "MODEL.QDFORMER.LOSS.GLOBAL": (0, 1000),
     "MODEL.QDFORMER.MASK_THRESHOLD": (0, 1),
     "MODEL.QDFORMER.CLASS_THRESHOLD": (0, 1),
     "MODEL.TIMM.DROP_PATH_RATE": (0, 0.99),
@@ -91,10 +91,11 @@ def check_config(cfg: CfgNode) -> None:
             "SOLVER.KEEP_CHECKPOINTS is 1; it must be 0, for all, or at least 2, since the one "
             "before is used where the last is damaged"
         )
-    if not (model.QUANTIZATION or model.RECOMBINATION or not model.LOCAL_CALIBRATION):
+    used = model.QUANTIZATION or model.RECOMBINATION or model.LOSS.GLOBAL
+    if model.LOCAL_CALIBRATION and not used:
         raise InputError(
-            "MODEL.QDFORMER: LOCAL_CALIBRATION without QUANTIZATION and RECOMBINATION leaves the "
-            "clip's tokens without use; switch one of them on, or LOCAL_CALIBRATION off"
+            "MODEL.QDFORMER: LOCAL_CALIBRATION without QUANTIZATION, RECOMBINATION and LOSS.GLOBAL "
+            "leaves the clip's tokens without use; switch one of them on, or LOCAL_CALIBRATION off"
         )
 
 

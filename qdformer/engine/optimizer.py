@@ -6,6 +6,8 @@ import torch
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
+from qdformer.modeling.codebook import Codebook
+
 UNDECAYED_MODULES = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
 UNDECAYED_NAMES = ("prototypes", "codewords", "relative_position_bias_table")
 
@@ -51,11 +53,17 @@ def parameter_groups(
 
 
 def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over :func:`parameter_groups`, with the config's gradient clipping."""
+    """AdamW over :func:`parameter_groups`, with the config's gradient clipping.
+
+    Each of its steps is one of the model's codebooks, too, which nothing else moves.
+    """
     groups = parameter_groups(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
         backbone_multiplier=cfg.SOLVER.BACKBONE_MULTIPLIER,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
     )
-    return maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=cfg.SOLVER.BASE_LR)
+    optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=cfg.SOLVER.BASE_LR)
+    for codebook in filter(lambda module: isinstance(module, Codebook), model.modules()):
+        optimizer.register_step_post_hook(lambda *_, codebook=codebook: codebook.step())
+    return optimizer

@@ -16,6 +16,7 @@ from qdformer.data.image import read_image
 from qdformer.data.sound_variants import register_sound_variants
 from qdformer.data.video import write_video
 from qdformer.engine.trainer import Trainer, predict_some
+from qdformer.evaluation.language_evaluation import MEASURES
 from qdformer.visualization.overlay import overlay
 from qdformer.visualization.prediction_sheet import prediction_sheet
 
@@ -54,7 +55,7 @@ def compose_quickstart(root: Path, size: int, frames: int) -> None:
     compose(options)
 
 
-def evaluate_sounds(cfg, model: nn.Module) -> list[Row]:
+def evaluate_sounds(cfg, model: nn.Module) -> tuple[list[Row], dict[str, float]]:
     """Evaluate the first test set with its sound, with silence and with another clip's sound.
 
     Args:
@@ -62,23 +63,28 @@ def evaluate_sounds(cfg, model: nn.Module) -> list[Row]:
         model: a trained model.
 
     Returns:
-        A row for each of ``SOUNDS``.
+        A row for each of ``SOUNDS``, and what :class:`LanguageEvaluator` says of the right sound;
+        nothing for a model without a codebook.
     """
     names = register_sound_variants(cfg.DATASETS.TEST[0], cfg.OUTPUT_DIR)
     cfg = cfg.clone()
     cfg.defrost()
     cfg.DATASETS.TEST = tuple(names)
     results = Trainer.test(cfg, model)
-    return [
+    rows = [
         Row(sound, *(results[name]["avs_semantic"][key] for key in ("mIoU", "foreground_mIoU")))
         for sound, name in zip(SOUNDS, names)
     ]
+    return rows, results[names[0]].get("language", {})
 
 
-def table(rows: list[Row]) -> str:
-    """The rows as text."""
+def table(rows: list[Row], language: dict[str, float]) -> str:
+    """The rows, and what the codebook does, as text."""
     lines = [f"{'':24}{'mIoU':>8}{'foreground mIoU':>18}"]
     lines += [f"{row.sound:24}{row.miou:8.1f}{row.foreground:18.1f}" for row in rows]
+    if language:
+        lines.append("")
+    lines += [f"{meaning:76}{language[key]:8.4g}" for key, meaning in MEASURES.items() if language]
     return "\n".join(lines)
 
 
@@ -114,6 +120,7 @@ def _write_clip(path: Path, record: dict[str, Any], output, metadata) -> None:
     write_video(path, frames, 1.0, read_waveform(record["audio_file_name"]))
 
 
-def save_rows(rows: list[Row], path: Path) -> None:
-    """Write the rows as JSON."""
-    path.write_text(json.dumps([vars(row) for row in rows], indent=1) + "\n")
+def save_table(rows: list[Row], language: dict[str, float], path: Path) -> None:
+    """Write the same numbers as JSON."""
+    numbers = {"sounds": [vars(row) for row in rows], "language": language}
+    path.write_text(json.dumps(numbers, indent=1) + "\n")

@@ -17,7 +17,7 @@ from detectron2.data import (
 )
 from detectron2.data.samplers import RandomSubsetTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer, HookBase, hooks
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluators
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
@@ -43,6 +43,8 @@ from qdformer.engine.optimizer import build_optimizer
 from qdformer.errors import InputError
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
 from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
+from qdformer.evaluation.language_evaluation import LanguageEvaluator
+from qdformer.modeling.codebook import Codebook
 from qdformer.visualization.prediction_sheet import prediction_sheet
 
 logger = logging.getLogger(__name__)
@@ -96,7 +98,22 @@ class Trainer(DefaultTrainer):
                 f"{self.cfg.OUTPUT_DIR}: the run trained other parameters than this config "
                 f"({error}); resume it with its own {self.cfg.OUTPUT_DIR}/config.yaml"
             ) from error
+        if not has_checkpoint:
+            self._restart_codebooks()
         self.taken = self.start_iter
+
+    def _restart_codebooks(self) -> None:
+        """A new run has a schedule of its own, also from the weights of one that ended."""
+        for codebook in self._trainer.model.modules():
+            if isinstance(codebook, Codebook):
+                if int(codebook.steps) and codebook.fade_in:
+                    logger.info(
+                        "The codewords of %s are kept; the bottleneck opens and closes again over "
+                        "%d iterations (MODEL.QDFORMER.CODEBOOK.FADE_IN)",
+                        self.cfg.MODEL.WEIGHTS,
+                        codebook.fade_in,
+                    )
+                codebook.restart()
 
     def train(self):
         """Train; what ends a run early does not cost the steps that were taken.
@@ -187,10 +204,13 @@ class Trainer(DefaultTrainer):
         return build_detection_test_loader(cfg, dataset_name, mapper=AVSDatasetMapper(cfg, False))
 
     @classmethod
-    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluator:
-        """The evaluator that the data set's metadata names."""
+    def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluators:
+        """The evaluator that the data set's metadata names, and that of the codebook's language."""
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        return EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, folder)
+        scored = EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, folder)
+        threshold = cfg.MODEL.QDFORMER.CLASS_THRESHOLD
+        language = LanguageEvaluator(dataset_name, folder, class_threshold=threshold)
+        return DatasetEvaluators([scored, language])
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; the seed, the best checkpoint, the pictures, the skipped clips."""

@@ -38,5 +38,4 @@ def accelerate(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(torch.bfloat16)
-    model.accelerated = True
     return model

@@ -10,6 +10,29 @@ def to_corners(boxes: Tensor) -> Tensor:
     return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
 
 
+def boxes_of_masks(masks: Tensor) -> Tensor:
+    """The rectangles with the mean and the variance of masks along each axis.
+
+    Args:
+        masks: (..., h, w) weights of the cells, in [0, 1].
+
+    Returns:
+        (..., 4) center x, y, width, height as fractions of the frame; for a mask that is one filled
+        rectangle its own box.
+    """
+    spans = []
+    for marginal in (masks.sum(-2), masks.sum(-1)):
+        length = marginal.shape[-1]
+        places = (torch.arange(length, device=masks.device) + 0.5) / length
+        share = marginal / (marginal.sum(-1, keepdim=True) + 1e-6)
+        mean = (share * places).sum(-1)
+        variance = (share * (places - mean[..., None]).square()).sum(-1)
+        # Within a cell the weight is spread evenly.
+        spans.append((mean, (12 * variance + length**-2).sqrt()))
+    (x, width), (y, height) = spans
+    return torch.stack((x, y, width, height), dim=-1)
+
+
 def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
     """1 - GIoU (Rezatofighi et al., 2019).
 

@@ -21,12 +21,14 @@ class ClipBatch:
         log_mel: (F, 1, 96, 64).
         lengths: frames of each clip.
         valid: (F, 2) float on the CPU, the fraction of height and width that is not padding.
+        separated: (S, F, 1, 96, 64) the log-mel of S separated sounds; None where there are none.
     """
 
     images: Tensor
     log_mel: Tensor
     lengths: list[int]
     valid: Tensor
+    separated: Tensor | None = None
 
     @classmethod
     def collate(
@@ -35,7 +37,8 @@ class ClipBatch:
         """Move mapper outputs to the device of ``mean``, normalise, pad and join them.
 
         Args:
-            clips: dicts with ``image`` (T, 3, H, W) uint8 and ``audio`` (T, 1, 96, 64).
+            clips: dicts with ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) and, all or
+                none, ``separated_audio`` (S, T, 1, 96, 64).
             mean: (3, 1, 1) pixel mean.
             std: (3, 1, 1) pixel standard deviation.
             size_divisibility: padded height and width are multiples of it.
@@ -49,12 +52,18 @@ class ClipBatch:
         images = ImageList.from_tensors(
             [frame for clip in frames for frame in clip], size_divisibility
         ).tensor
+        separated = [
+            clip["separated_audio"].to(device, non_blocking=True)
+            for clip in clips
+            if "separated_audio" in clip
+        ]
         fractions = torch.tensor(sizes, dtype=torch.float32) / torch.tensor(images.shape[-2:])
         return cls(
             images=images.contiguous(memory_format=torch.channels_last),
             log_mel=torch.cat([clip["audio"].to(device, non_blocking=True) for clip in clips]),
             lengths=lengths,
             valid=repeat_for_frames(fractions, lengths),
+            separated=torch.cat(separated, dim=1) if separated else None,
         )
 
 

@@ -1,4 +1,4 @@
-"""The shared codebook: product quantisation of the N tokens (Eq. 2) and its loss (Eq. 9)."""
+"""The shared codebook: product quantization of the N tokens (Eq. 2) and its loss (Eq. 9)."""
 
 import dataclasses
 import math
@@ -9,8 +9,12 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 
 from qdformer.layers.bounded import bounded
+from qdformer.layers.clip_padding import repeat_for_frames
 
 UPDATE_RULES = ("gradient", "ema")
+
+# Of its fair share 1 / K of the global tokens; what is used less is no word of the vocabulary.
+IN_USE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,14 +22,23 @@ class Quantized:
     """Tokens after the information bottleneck.
 
     Attributes:
-        tokens: (..., N, C), with the gradient of the continuous tokens (straight-through).
-        codes: (..., N) int64 in [0, K), the codeword of each token; None without quantisation.
+        tokens: (..., N, C), with a gradient for the continuous tokens.
+        continuous: (..., N, C) the tokens before, as they were compared with the codewords.
+        codes: (..., N) int64 in [0, K), the codeword of each token; None without quantization.
         loss: (..., N) this call's terms of Eq. 9, of each token.
     """
 
     tokens: Tensor
+    continuous: Tensor
     codes: Tensor | None
     loss: Tensor
+
+    def for_frames(self, lengths: list[int]) -> "Quantized":
+        """The tokens of clips (B, N, ...) for each of their frames (F, N, ...), at no loss."""
+        parts = (self.tokens, self.continuous, self.codes, torch.zeros_like(self.loss))
+        return Quantized(
+            *(None if part is None else repeat_for_frames(part, lengths) for part in parts)
+        )
 
 
 class ContinuousTokens(nn.Module):
@@ -33,9 +46,9 @@ class ContinuousTokens(nn.Module):
 
     def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
         """See :meth:`Codebook.forward`."""
-        return Quantized(tokens=tokens, codes=None, loss=tokens.new_zeros(tokens.shape[:-1]))
+        return Quantized(tokens, tokens, codes=None, loss=tokens.new_zeros(tokens.shape[:-1]))
 
-    def statistics(self) -> dict[str, Tensor]:
+    def statistics(self, global_tokens: Quantized, local_tokens: Quantized) -> dict[str, Tensor]:
         """There is nothing to report."""
         return {}
 
@@ -43,9 +56,12 @@ class ContinuousTokens(nn.Module):
 class Codebook(nn.Module):
     """K codewords that the N tokens of a clip share; the clip's code is one word for each token.
 
-    Eq. 9 as it is written is ``update_rule="gradient"`` with the three extras off. The extras keep
-    a codebook that is trained from scratch in use: tokens on the unit sphere, a bottleneck that
-    closes gradually, and dead codewords that return at a token of the current batch.
+    Global tokens make the vocabulary and local tokens speak it (Sec. 3.4): a local token moves no
+    codeword and takes the nearest of those that global tokens use. ``forward`` only reads the
+    codebook; :meth:`step` moves it, once an optimizer step.
+
+    Eq. 9 as it is written is ``update_rule="gradient"`` with all else at its default. What the
+    other options add keeps a codebook that is trained from scratch in use.
     """
 
     def __init__(
@@ -59,7 +75,6 @@ class Codebook(nn.Module):
         unit_norm: bool = False,
         fade_in: int = 0,
         revive_below: float = 0.0,
-        revive_for: float = math.inf,
     ):
         """
         Args:
@@ -67,85 +82,124 @@ class Codebook(nn.Module):
             channels: C.
             commitment: lambda_com of Eq. 9.
             update_rule: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow
-                the moving average of their tokens and that term is left out.
-            decay: of the moving averages (codewords under "ema", and usage), per training step.
-            unit_norm: compare tokens and codewords on the unit sphere; the quantised tokens are
-                scaled to the norm sqrt(C).
-            fade_in: training steps in which the output moves linearly from the continuous to the
-                quantised token; 0 quantises at once.
+                the moving average of their tokens, which minimizes that term, and it is left out.
+            decay: of the moving averages (codewords under "ema", and usage), per step.
+            unit_norm: compare tokens and codewords on the unit sphere; the quantized tokens are
+                scaled to the norm sqrt(C), and their gradient is rotated back to the continuous
+                token (Fifty et al., 2024) instead of copied.
+            fade_in: steps in which the training output moves from the continuous to the quantized
+                token; 0 quantizes at once. At inference tokens are always quantized.
             revive_below: a codeword used less than this fraction of its fair share 1 / K returns at
-                a random token of the batch; 0 leaves it alone.
-            revive_for: training steps in which codewords return. Many die together and would return
-                together; what comes after small learning rates have settled on the others harms.
+                a global token that is far from its word, one codeword a step; 0 leaves it alone.
         """
         super().__init__()
         assert update_rule in UPDATE_RULES, f"{update_rule!r} is not one of {UPDATE_RULES}"
         self.num_codes, self.commitment = num_codes, commitment
         self.update_rule, self.decay = update_rule, decay
-        self.unit_norm, self.fade_in = unit_norm, fade_in
-        self.revive_below, self.revive_for = revive_below, revive_for
+        self.unit_norm, self.fade_in, self.revive_below = unit_norm, fade_in, revive_below
         codewords = torch.randn(num_codes, channels) / channels**0.5
         if update_rule == "gradient":
             self.codewords = nn.Parameter(codewords)
         else:
             self.register_buffer("codewords", codewords)
+        # Share of the global tokens; a codeword that returns starts with its fair share.
         self.register_buffer("usage", torch.full((num_codes,), 1 / num_codes))
-        # What usage would be if a codeword that returned had been used fairly ever since.
-        self.register_buffer("credit", torch.full((num_codes,), 1 / num_codes))
         self.register_buffer("steps", torch.tensor(0))
-        # How far the bottleneck is closed, 0 (continuous) to 1 (quantised); it stays closed.
-        self.register_buffer("closed", torch.tensor(0.0 if fade_in else 1.0))
+        self._taught: list[tuple[Tensor, Tensor]] = []
+
+    @property
+    def closed(self) -> Tensor:
+        """How far the bottleneck is closed in training, 0 (continuous) to 1 (quantized)."""
+        if not self.fade_in:
+            return torch.ones_like(self.usage[0])
+        return (self.steps / self.fade_in).clamp(max=1)
+
+    @property
+    def vocabulary(self) -> Tensor:
+        """(K,) bool, the codewords that global tokens use."""
+        return self.usage >= IN_USE / self.num_codes
 
     def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
         """
         Args:
             tokens: (..., N, C) continuous tokens.
-            update: False for local tokens: they are committed to the codewords and never move them.
+            update: False for local tokens: they are committed to the vocabulary, never move it.
 
         Returns:
-            The quantised tokens.
+            The quantized tokens.
         """
         with torch.autocast(tokens.device.type, enabled=False):
             continuous = bounded(tokens)
-            if self.unit_norm:
-                continuous = _unit(continuous)
-            learning = update and self.training
-            if learning and self.revive_below:
-                self._revive(continuous.flatten(0, -2))
             codewords = self.codewords
             if self.unit_norm:
-                codewords = _unit(codewords)
+                continuous, codewords = _unit(continuous), _unit(codewords)
             # Squared distances but for the token's own square, the same for all codewords.
             distances = codewords.square().sum(-1) - 2 * continuous.flatten(0, -2) @ codewords.t()
+            if not update:
+                distances = distances.masked_fill(~self.vocabulary, math.inf)
             codes = distances.argmin(-1)
             words = F.embedding(codes, codewords).view_as(continuous)
             loss = self.commitment * (words.detach() - continuous).square().sum(-1)
             if update and self.update_rule == "gradient":
                 loss = loss + (words - continuous.detach()).square().sum(-1)
-            straight_through = continuous - continuous.detach()
-            quantized = continuous.lerp(words, self.closed).detach() + straight_through
-            if self.unit_norm:
-                quantized = quantized * tokens.shape[-1] ** 0.5
-            if learning:
-                self._learn(continuous.detach().flatten(0, -2), codes)
-        return Quantized(quantized.to(tokens.dtype), codes.view(tokens.shape[:-1]), loss)
+            quantized = self._pass(continuous, words.detach())
+            # Not where gradients are off: passes that only measure batch statistics are no steps.
+            if update and self.training and torch.is_grad_enabled():
+                self._taught.append((continuous.detach().flatten(0, -2), codes))
+        codes = codes.view(tokens.shape[:-1])
+        return Quantized(quantized.to(tokens.dtype), continuous, codes, loss)
 
-    def statistics(self) -> dict[str, Tensor]:
-        """Use of the codewords over the last ``1 / (1 - decay)`` training steps.
+    def _pass(self, continuous: Tensor, words: Tensor) -> Tensor:
+        """The value of the words, so far as the bottleneck is closed, and a gradient through it."""
+        if self.training:
+            words = continuous.detach().lerp(words, self.closed)
+        if not self.unit_norm:
+            return words + (continuous - continuous.detach())
+        return rotate(continuous, _unit(words)) * continuous.shape[-1] ** 0.5
+
+    def statistics(self, global_tokens: Quantized, local_tokens: Quantized) -> dict[str, Tensor]:
+        """What a training step shows of the codebook.
+
+        Args:
+            global_tokens: of the batch.
+            local_tokens: of the batch.
 
         Returns:
-            ``perplexity`` in [1, K], the number of codewords if all were used alike, and ``usage``
-            in [0, 1], the share of codewords with at least a tenth of their fair share of tokens.
+            ``perplexity`` in [1, K] of the use by global tokens over the last ``1 / (1 - decay)``
+            steps, the number of codewords if all were used alike; ``usage`` in [0, 1], the share of
+            codewords in the vocabulary; ``closed`` in [0, 1]; ``global_distance`` and
+            ``local_distance``, the mean squared distance between a token and its codeword.
         """
         share = self.usage / self.usage.sum()
+        codewords = _unit(self.codewords) if self.unit_norm else self.codewords
+        gaps = [
+            (tokens.continuous - codewords[tokens.codes]).square().sum(-1).mean()
+            for tokens in (global_tokens, local_tokens)
+        ]
         return {
+            "global_distance": gaps[0],
+            "local_distance": gaps[1],
             "perplexity": torch.special.entr(share).sum().exp(),
-            "usage": (share > 0.1 / self.num_codes).float().mean(),
+            "usage": self.vocabulary.float().mean(),
+            "closed": self.closed,
         }
 
+    def restart(self) -> None:
+        """Keep the words and begin a new schedule, to train on from them."""
+        self.usage.fill_(1 / self.num_codes)
+        self.steps.zero_()
+
     @torch.no_grad()
-    def _learn(self, tokens: Tensor, codes: Tensor) -> None:
-        """Update usage, and the codewords where no gradient does; (tokens, C) and (tokens,)."""
+    def step(self) -> None:
+        """Learn from the global tokens that were quantized since the last step, of all processes.
+
+        To be called after each step of the optimizer; see :func:`qdformer.engine.optimizer
+        .build_optimizer`.
+        """
+        if not self._taught:
+            return
+        tokens, codes = (torch.cat(parts) for parts in zip(*self._taught))
+        self._taught.clear()
         chosen = F.one_hot(codes, self.num_codes).type_as(tokens)
         statistics = torch.cat((chosen.sum(0)[:, None], chosen.t() @ tokens), dim=1)
         if comm.get_world_size() > 1:
@@ -154,30 +208,59 @@ class Codebook(nn.Module):
         share = counts / counts.sum()
         if self.update_rule == "ema":
             # A codeword is the mean of its tokens, the old ones weighted down by their age.
-            weight = self.decay * self.credit + (1 - self.decay) * share
-            old = self.decay * self.credit[:, None] * self.codewords
+            weight = self.decay * self.usage + (1 - self.decay) * share
+            old = self.decay * self.usage[:, None] * self.codewords
             new = (1 - self.decay) * sums / counts.sum()
             mean = (old + new) / weight.clamp(min=1e-12)[:, None]
             # What nobody used for so long that its weight fades stays where it is. All do where a
             # token is not a number, from which no codeword would come back.
             moved = (weight[:, None] > 1e-8) & mean.isfinite().all()
             self.codewords.copy_(torch.where(moved, mean, self.codewords))
-        for average in (self.usage, self.credit):
-            average.mul_(self.decay).add_(share, alpha=1 - self.decay)
+        self.usage.mul_(self.decay).add_(share, alpha=1 - self.decay)
         self.steps.add_(1)
-        if self.fade_in:
-            self.closed.add_(1 / self.fade_in).clamp_(max=1)
+        if self.revive_below:
+            self._revive(tokens, codes)
 
-    @torch.no_grad()
-    def _revive(self, tokens: Tensor) -> None:
-        """Move dead codewords to tokens (tokens, C) of the batch that is about to be quantised."""
-        replacement = tokens[torch.randint(len(tokens), (self.num_codes,), device=tokens.device)]
+    def _revive(self, tokens: Tensor, codes: Tensor) -> None:
+        """Move the least used codeword, if it is dead, to one of the tokens (tokens, C).
+
+        A token is drawn with a probability in proportion to its squared distance from its word, as
+        k-means++ seeds its centers (Arthur & Vassilvitskii, 2007).
+        """
+        codewords = _unit(self.codewords) if self.unit_norm else self.codewords
+        gap = (tokens - codewords[codes]).square().sum(-1)
+        # The largest of exponential races won: a draw that takes no more than a maximum over all.
+        race = gap.div(torch.empty_like(gap).exponential_().clamp_(min=1e-12))
+        race = race.where(race.isfinite(), 0)
+        best = race.argmax()
+        candidate = torch.cat((race[best][None], tokens[best]))
         if comm.get_world_size() > 1:
-            torch.distributed.broadcast(replacement, src=0)
-        dead = self.credit < self.revive_below / self.num_codes
-        dead &= replacement.isfinite().all(-1) & (self.steps < self.revive_for)
-        self.codewords.copy_(torch.where(dead[:, None], replacement, self.codewords))
-        self.credit.copy_(torch.where(dead, 1 / self.num_codes, self.credit))
+            candidates = [torch.empty_like(candidate) for _ in range(comm.get_world_size())]
+            torch.distributed.all_gather(candidates, candidate)
+            candidate = torch.stack(candidates)[torch.stack(candidates)[:, 0].argmax()]
+        least = self.usage.argmin()
+        dead = (self.usage[least] < self.revive_below / self.num_codes) & (candidate[0] > 1e-6)
+        word = torch.where(dead, candidate[1:], self.codewords[least])
+        self.codewords[least] = word
+        self.usage[least] = torch.where(dead, 1 / self.num_codes, self.usage[least])
+
+
+def rotate(tokens: Tensor, words: Tensor) -> Tensor:
+    """Turn unit vectors into others by a rotation that gradients take back (Fifty et al., 2024).
+
+    Args:
+        tokens: (..., C) of norm 1.
+        words: (..., C) of norm 1, constants.
+
+    Returns:
+        (..., C), the values of ``words``.
+    """
+    fixed = tokens.detach()
+    middle = _unit(fixed + words)
+    along = (tokens * middle).sum(-1, keepdim=True)
+    turned = tokens - 2 * along * middle + 2 * (tokens * fixed).sum(-1, keepdim=True) * words
+    # What rounding leaves of the tokens must not pass.
+    return words + (turned - turned.detach())
 
 
 def _unit(vectors: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ class SegmentationCriterion:
 
     Masks and boxes count in the frames in which the assigned object sounds; classes in every
     annotated frame, so that a token without an object, or whose object is silent, learns the empty
-    class. Everything is divided by the number of objects that sound, over all frames and processes.
+    class. A clip's token stands for an object that sounds in any of its frames, and has its class
+    in all of them, as far as the annotated frames tell. Everything is divided by the number of
+    objects that sound, over all frames and processes.
     """
 
     def __init__(
@@ -44,35 +46,56 @@ class SegmentationCriterion:
         self.matcher = HungarianMatcher(weights, focal_alpha, focal_gamma)
 
     def __call__(
-        self, predictions: Predictions, targets: Targets, lengths: list[int]
+        self,
+        predictions: Predictions,
+        targets: Targets,
+        lengths: list[int],
+        clip_predictions: Predictions | None = None,
     ) -> dict[str, Tensor]:
         """
         Args:
-            predictions: of D decoder layers.
+            predictions: of D decoder layers, from the tokens of each frame.
             targets: objects of the B clips.
             lengths: frames of each clip.
+            clip_predictions: of D decoder layers, from the tokens of each frame's clip.
 
         Returns:
             Weighted scalars ``loss_class``, ``loss_mask``, ``loss_dice``, ``loss_bbox`` and
-            ``loss_giou``, averaged over the D layers.
+            ``loss_giou``, averaged over the D layers, and the same of ``clip_predictions`` as
+            ``loss_global_*``. A token of a clip and those of its frames share one assignment.
         """
         with torch.autocast(predictions.logits.device.type, enabled=False):
             # Sums over pixels leave the range of half precision.
-            single = Predictions(**{k: v.float() for k, v in vars(predictions).items()})
-            return self._losses(single, targets, lengths)
+            given = [predictions] if clip_predictions is None else [predictions, clip_predictions]
+            local, *of_clips = [
+                Predictions(**{k: v.float() for k, v in vars(each).items()}) for each in given
+            ]
+            assigned = self.matcher([local, *of_clips], targets, lengths)
+            losses = self._losses(local, targets, assigned, targets.sounding, targets.annotated)
+            for each in of_clips:
+                named = self._losses(each, targets, assigned, *_of_clips(targets, lengths))
+                losses |= {
+                    name.replace("_", "_global_"): self.weights.clips * loss
+                    for name, loss in named.items()
+                }
+            return losses
 
     def _losses(
-        self, predictions: Predictions, targets: Targets, lengths: list[int]
+        self,
+        predictions: Predictions,
+        targets: Targets,
+        assigned: Tensor,
+        present: Tensor,
+        known: Tensor,
     ) -> dict[str, Tensor]:
-        assigned = self.matcher(predictions, targets, lengths)
-        # On the CPU, where the matcher worked: it has just waited for the device.
-        matched = targets.sounding.cpu() & (assigned >= 0)  # (D, F, M)
-        pairs = matched.nonzero(as_tuple=True)
-        layer, frame, target, token = (
-            index.to(targets.masks.device, non_blocking=True) for index in (*pairs, assigned[pairs])
-        )
+        """The losses of an assignment (D, F, M) of tokens to objects.
+
+        The tokens have the classes of the objects that are ``present`` (F, M), in frames in which
+        these are ``known`` (F,); masks and boxes count where an object sounds.
+        """
+        layer, frame, target, token = _pairs(targets.sounding, assigned)
         # D layers share the objects, so the sum over layers is divided by D as well.
-        divisor = len(matched) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
+        divisor = len(assigned) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
 
         masks = bounded(predictions.masks[layer, frame, token].flatten(1))
         boxes = bounded(predictions.boxes[layer, frame, token])
@@ -80,7 +103,7 @@ class SegmentationCriterion:
         target_boxes = targets.boxes[frame, target]
         losses = {
             "loss_class": self.weights.classes * self._class_loss(
-                bounded(predictions.logits), targets, (layer, frame, token, target)
+                bounded(predictions.logits), targets.classes, _pairs(present, assigned), known
             ),
             "loss_mask": self.weights.mask * self._pixel_loss(masks, target_masks).sum(),
             "loss_dice": self.weights.dice * dice_loss(masks, target_masks).sum(),
@@ -90,12 +113,14 @@ class SegmentationCriterion:
         }  # fmt: skip
         return {name: loss / divisor for name, loss in losses.items()}
 
-    def _class_loss(self, logits: Tensor, targets: Targets, pairs) -> Tensor:
-        layer, frame, token, target = pairs
+    def _class_loss(
+        self, logits: Tensor, labels: Tensor, pairs: tuple[Tensor, ...], known: Tensor
+    ) -> Tensor:
+        layer, frame, target, token = pairs
         classes = torch.zeros_like(logits)
-        classes[layer, frame, token, targets.classes[frame, target]] = 1
+        classes[layer, frame, token, labels[frame, target]] = 1
         loss = sigmoid_focal_loss(logits, classes, alpha=self.alpha, gamma=self.gamma)
-        return (loss * targets.annotated[:, None, None]).sum()
+        return (loss * known[:, None, None]).sum()
 
     def _pixel_loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """(P, pixels) logits and masks to one mean a pair, (P,)."""
@@ -111,6 +136,28 @@ def dice_loss(logits: Tensor, masks: Tensor) -> Tensor:
     probability = logits.sigmoid()
     overlap = (probability * masks).sum(-1)
     return 1 - (2 * overlap + 1) / (probability.sum(-1) + masks.sum(-1) + 1)
+
+
+def _pairs(counted: Tensor, assigned: Tensor) -> tuple[Tensor, ...]:
+    """Indices of layer, frame, object and token of the objects that count and have a token."""
+    # On the CPU, where the matcher worked: it has just waited for the device.
+    pairs = (counted.cpu() & (assigned >= 0)).nonzero(as_tuple=True)
+    return tuple(index.to(counted.device, non_blocking=True) for index in (*pairs, assigned[pairs]))
+
+
+def _of_clips(targets: Targets, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """Which objects sound in their frame's clip (F, M), and in which frames that is known (F,).
+
+    Where nothing sounds in the annotated frames of a clip, something may in those that are not.
+    """
+    present, known = [], []
+    for sounding, annotated in zip(
+        targets.sounding.split(lengths), targets.annotated.split(lengths)
+    ):
+        heard = sounding.any(0)
+        present.append(heard.expand_as(sounding))
+        known.append(annotated & (annotated.all() | heard.any()))
+    return torch.cat(present), torch.cat(known)
 
 
 def _mean_over_processes(count: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from torch import Tensor, nn
 
-from qdformer.layers.clip_padding import repeat_for_frames
 from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
 from qdformer.modeling.codebook import Codebook, Quantized
 
@@ -48,9 +47,4 @@ class ClipTokens(nn.Module):
         lengths: list[int],
     ) -> Quantized:
         """See :meth:`LocalCalibration.forward`."""
-        tokens, codes = repeat_for_frames(global_tokens.tokens, lengths), global_tokens.codes
-        return Quantized(
-            tokens=tokens,
-            codes=None if codes is None else repeat_for_frames(codes, lengths),
-            loss=tokens.new_zeros(tokens.shape[:-1]),
-        )
+        return global_tokens.for_frames(lengths)

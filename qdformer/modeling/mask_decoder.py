@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from qdformer.layers.transformer import MLP, TransformerDecoder
+from qdformer.modeling.boxes import boxes_of_masks
 from qdformer.modeling.visual_tokens import VisualTokens
 
 
@@ -18,7 +19,7 @@ class Predictions:
         logits: (D, F, N, num_classes) of P_{i,t}; sigmoid gives the probability of each class, and
             the empty class is that none of them is likely.
         masks: (D, F, N, h, w) logits of M_{i,t} at stride 4.
-        boxes: (D, F, N, 4) B_{i,t}: centre x, y, width, height as fractions of the padded frame.
+        boxes: (D, F, N, 4) B_{i,t}: center x, y, width, height as fractions of the padded frame.
     """
 
     logits: Tensor
@@ -58,7 +59,7 @@ class MaskDecoder(nn.Module):
         self.box_head = MLP(channels, channels, 4)
         # Focal loss wants rare positives at the start (Lin et al., 2017, Sec. 3.3).
         nn.init.constant_(self.class_head[-1].bias, -math.log((1 - 0.01) / 0.01))
-        # Every box starts near the middle of the frame, from where it overlaps with most objects.
+        # Every box starts as its mask's.
         nn.init.normal_(self.box_head[-1].weight, std=0.001)
         nn.init.zeros_(self.box_head[-1].bias)
 
@@ -82,6 +83,11 @@ class MaskDecoder(nn.Module):
         decoded = torch.stack(supervised)  # (D, F, N, C)
         weight, bias = self.mask_head(decoded).split([decoded.shape[-1], 1], dim=-1)
         masks = torch.einsum("dfnc,fchw->dfnhw", weight, pixels) + bias[..., None]
+        # Attention reads what the cells hold, not where they lie: that is in the masks. They do not
+        # learn from the boxes, of which a soft mask's far tails would take most of the gradient.
+        start = boxes_of_masks(masks.detach().float().sigmoid()).clamp(1e-3, 1 - 1e-3).logit()
         return Predictions(
-            logits=self.class_head(decoded), masks=masks, boxes=self.box_head(decoded).sigmoid()
+            logits=self.class_head(decoded),
+            masks=masks,
+            boxes=(start + self.box_head(decoded)).sigmoid(),
         )

@@ -1,6 +1,7 @@
 """One assignment a clip between token tracks and objects (Eq. 10)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,7 @@ class LossWeights:
         dice: lambda_dice.
         l1: lambda_L1 of the boxes.
         giou: lambda_giou of the boxes.
+        clips: of all these losses for what the tokens of clips predict, beside those of frames.
     """
 
     classes: float = 2.0
@@ -33,6 +35,7 @@ class LossWeights:
     dice: float = 2.0
     l1: float = 5.0
     giou: float = 2.0
+    clips: float = 0.25
 
 
 class HungarianMatcher:
@@ -49,10 +52,12 @@ class HungarianMatcher:
         self.alpha, self.gamma = focal_alpha, focal_gamma
 
     @torch.no_grad()
-    def __call__(self, predictions: Predictions, targets: Targets, lengths: list[int]) -> Tensor:
+    def __call__(
+        self, predictions: Sequence[Predictions], targets: Targets, lengths: list[int]
+    ) -> Tensor:
         """
         Args:
-            predictions: of D layers.
+            predictions: of D layers, which add up to one cost where there are several.
             targets: objects of the B clips.
             lengths: frames of each clip.
 
@@ -61,7 +66,7 @@ class HungarianMatcher:
             one throughout a clip; -1 for padding and for objects beyond the N tokens. No token
             serves two objects of a clip.
         """
-        cost = self.frame_costs(predictions, targets)
+        cost = sum(self.frame_costs(each, targets) for each in predictions)
         cost = cost.masked_fill(~targets.sounding[:, None], 0)
         # One transfer for all clips and layers: each would wait for the device.
         clips = [

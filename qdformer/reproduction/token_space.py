@@ -10,11 +10,7 @@ import torch
 from detectron2.data import Metadata
 from torch import nn
 
-from qdformer.evaluation.codeword_classes import (
-    codeword_counts,
-    normalised_mutual_information,
-    purity,
-)
+from qdformer.evaluation.codeword_classes import codeword_counts, mutual_information, purity
 from qdformer.evaluation.token_collection import match_tokens
 from qdformer.visualization.codeword_heat_map import codeword_heat_map
 from qdformer.visualization.token_map import TokenCloud, token_map
@@ -29,12 +25,14 @@ class TokenSpace:
     Attributes:
         mixed: of each frame with sound, before the decomposition (F'_a), named by all its sources.
         decomposed: of each token that covers an object, named by that object's class.
-        codes: (P,) codewords of the decomposed tokens; None without quantisation.
+        quantized: the codewords of the same tokens; the tokens themselves without quantization.
+        codes: (P,) codewords of the decomposed tokens; None without quantization.
         classes: (P,) labels of the decomposed tokens.
     """
 
     mixed: TokenCloud
     decomposed: TokenCloud
+    quantized: TokenCloud
     codes: np.ndarray | None
     classes: np.ndarray
 
@@ -46,27 +44,25 @@ def collect_tokens(
     """Run clips through a model and keep its tokens.
 
     Args:
-        model: a QDFormer with local calibration, in evaluation mode.
+        model: a QDFormer in evaluation mode.
         clips: mapper outputs, none longer than the model's window.
         metadata: of their data set.
     """
-    kept: dict[str, torch.Tensor] = {}
-    watches = [
-        part.register_forward_hook(lambda _m, _i, out, name=name: kept.update({name: out}))
-        for name, part in (("mixed", model.fusion), ("local", model.local_calibration.decoder))
-    ]
-    frames, tokens, matches = [], [], []
+    mixed: list[np.ndarray] = []
+    watch = model.fusion.register_forward_hook(lambda *call: mixed.append(call[-1].cpu().numpy()))
+    tokens, words, matches = [], [], []
     try:
         for clip in clips:
-            match = match_tokens(clip, model([clip])[0], metadata)
+            output = model([clip])[0]
+            match = match_tokens(clip, output, metadata)
             matches.append(match)
             found = match.classes > 0
-            tokens.append(kept["local"].cpu().numpy()[match.frames[found], match.tokens[found]])
-            sounding = [bool(labels) for labels in match.sounding]
-            frames.append(kept["mixed"].cpu().numpy()[sounding])
+            where = match.frames[found], match.tokens[found]
+            tokens.append(output["local_tokens"].cpu().numpy()[where])
+            words.append(output["local_words"].cpu().numpy()[where])
+            mixed[-1] = mixed[-1][[bool(labels) for labels in match.sounding]]
     finally:
-        for watch in watches:
-            watch.remove()
+        watch.remove()
     names = np.array(metadata.stuff_classes)
     heard = [labels for match in matches for labels in match.sounding if labels]
     classes = _join([match.classes[match.classes > 0] for match in matches])
@@ -74,11 +70,12 @@ def collect_tokens(
     coded = all(match.local_codes is not None for match in matches)
     return TokenSpace(
         mixed=TokenCloud(
-            np.concatenate(frames),
+            np.concatenate(mixed),
             ["+".join(names[list(labels)]) for labels in heard],
             np.array([len(labels) > 1 for labels in heard]),
         ),
         decomposed=TokenCloud(np.concatenate(tokens), list(names[classes]), several.astype(bool)),
+        quantized=TokenCloud(np.concatenate(words), list(names[classes]), several.astype(bool)),
         codes=_join([m.local_codes[m.classes > 0] for m in matches]) if coded else None,
         classes=classes,
     )
@@ -87,7 +84,7 @@ def collect_tokens(
 def draw_token_space(
     space: TokenSpace, chosen: Sequence[str], metadata: Metadata, num_codes: int
 ) -> dict[str, np.ndarray]:
-    """Both panels of Fig. 6, and what each codeword stands for.
+    """The panels of Fig. 6, the quantized space beside them, and what each codeword stands for.
 
     Args:
         space: the tokens.
@@ -103,6 +100,8 @@ def draw_token_space(
         "before decomposition: one token for all that sounds": _choose(space.mixed, chosen),
         "after decomposition: a token for each source": _choose(space.decomposed, chosen),
     }
+    if space.codes is not None:
+        panels["after quantization: a disc for each word"] = _choose(space.quantized, chosen)
     pictures = {
         f"Audio tokens of {', '.join(chosen)}, by t-SNE; each panel is embedded by itself": (
             token_map(panels)
@@ -112,7 +111,7 @@ def draw_token_space(
         classes = list(metadata.stuff_classes)
         counts = codeword_counts(space.codes, space.classes, num_codes, len(classes))[:, 1:]
         measures = {
-            "normalised mutual information": normalised_mutual_information(counts),
+            "normalized mutual information": mutual_information(space.codes, space.classes),
             "purity": purity(counts),
         }
         picture = codeword_heat_map(counts, classes[1:], measures)

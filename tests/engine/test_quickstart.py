@@ -8,6 +8,7 @@ from torch import nn
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.image import read_label_map
 from qdformer.engine.quickstart import SOUNDS, evaluate_sounds, show, table
+from qdformer.evaluation.language_evaluation import MEASURES
 from tests.samples import small_config
 
 NAME = "tiny_avss_test"
@@ -55,7 +56,8 @@ def cfg(composed, tmp_path):
 
 
 def test_a_model_that_listens_is_right_with_the_right_sound_only(cfg):
-    right, silence, other = evaluate_sounds(cfg, Listener(cfg))
+    (right, silence, other), language = evaluate_sounds(cfg, Listener(cfg))
+    assert language == {}
     assert [row.sound for row in (right, silence, other)] == list(SOUNDS)
     assert right.miou == right.foreground == pytest.approx(100)
     assert silence.foreground == 0
@@ -63,10 +65,13 @@ def test_a_model_that_listens_is_right_with_the_right_sound_only(cfg):
 
 
 def test_the_table_says_what_was_measured(cfg):
-    rows = evaluate_sounds(cfg, Listener(cfg))
-    lines = table(rows).splitlines()
+    rows, _ = evaluate_sounds(cfg, Listener(cfg))
+    lines = table(rows, {}).splitlines()
     assert lines[1].split() == ["right", "sound", "100.0", "100.0"]
     assert len(lines) == 4
+    measured = dict.fromkeys(MEASURES, 0.5) | {"local_cosine": 0.91}
+    line = next(line for line in table(rows, measured).splitlines() if "cosine of a local" in line)
+    assert line.split()[-1] == "0.91"
 
 
 def test_pictures_and_a_video_with_its_sound(cfg, tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_nothing_to_lose_when_right():
 def test_against_loops():
     predictions, targets = make(frames=3, tokens=4, objects=2)
     losses = criterion()(predictions, targets, [3])
-    assigned = criterion().matcher(predictions, targets, [3])[0, 0]
+    assigned = criterion().matcher([predictions], targets, [3])[0, 0]
     count = int(targets.sounding.sum())
     classes = torch.zeros_like(predictions.logits[0])
     bce = dice = l1 = 0.0
@@ -127,3 +128,42 @@ def test_corners():
 def test_unknown_pixel_loss():
     with pytest.raises(AssertionError, match="'l2' is not one of"):
         criterion(pixel_loss="l2")
+
+
+def test_a_clips_token_has_its_objects_class_in_every_frame():
+    """One object of one clip that sounds in the second of three frames, and one that never does."""
+    _, targets = make(frames=3, tokens=4, objects=2)
+    sounding = torch.tensor([[False, False], [True, False], [False, False]])
+    targets = dataclasses.replace(targets, sounding=sounding)
+    right = perfect(targets, 4)
+    right.logits[0, :, 0, targets.classes[0, 0]] = 20.0
+    losses = criterion()(perfect(targets, 4), targets, [3], right)
+    assert all(float(loss) == pytest.approx(0, abs=1e-5) for loss in losses.values())
+    # The frames' own predictions are silent in two of the frames.
+    wrong = criterion()(perfect(targets, 4), targets, [3], perfect(targets, 4))
+    assert float(wrong["loss_global_class"]) > 1
+
+
+@pytest.mark.parametrize("annotated", [[True, False, False], [True, True, True]])
+@pytest.mark.parametrize("heard", [False, True])
+def test_silence_of_a_clip_is_known_if_all_of_its_frames_are(annotated, heard):
+    predictions, targets = make(frames=3, tokens=4, objects=1)
+    annotated = torch.tensor(annotated)
+    sounding = torch.full((3, 1), heard) & annotated[:, None]
+    targets = dataclasses.replace(targets, annotated=annotated, sounding=sounding)
+    logits = predictions.logits.clone().requires_grad_()
+    of_clips = dataclasses.replace(predictions, logits=logits)
+    criterion()(predictions, targets, [3], of_clips)["loss_global_class"].backward()
+    counted = logits.grad.abs().sum((0, 2, 3)) > 0
+    assert counted.tolist() == (annotated & (heard | annotated.all())).tolist()
+
+
+def test_tokens_of_a_clip_and_of_its_frames_share_one_assignment():
+    local, targets = make(frames=3, tokens=4, objects=2)
+    of_clips, _ = make(frames=3, tokens=4, objects=2, seed=1)
+    together = criterion().matcher([local, of_clips], targets, [3])
+    costs = sum(criterion().matcher.frame_costs(each, targets) for each in (local, of_clips))
+    costs = (costs * targets.sounding[:, None]).sum(1)[0]
+    pairs = itertools.permutations(range(4), 2)
+    best = min(pairs, key=lambda tokens: float(costs[tokens[0], 0] + costs[tokens[1], 1]))
+    assert together[0, 0].tolist() == list(best)

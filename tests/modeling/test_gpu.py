@@ -32,11 +32,10 @@ def no_waiting():
 @torch.no_grad()
 def test_the_forward_does_not_wait_for_the_gpu(no_waiting):
     model = on_gpu().eval()
-    model.inference = lambda predictions, *_: predictions
     clips = [make_clip(frames=3), make_clip(frames=2, size=(48, 64))]
-    model(clips)
+    model.segment(model.collate(clips))
     no_waiting("error")
-    model(clips)
+    model.segment(model.collate(clips))
 
 
 def test_training_waits_in_the_criterion_alone(storage, no_waiting):

@@ -53,7 +53,7 @@ def test_costs_are_eq_10():
 @pytest.mark.parametrize("seed", range(5))
 def test_best_of_all_assignments(seed):
     predictions, targets = make(frames=3, tokens=4, objects=3, seed=seed)
-    assigned = matcher()(predictions, targets, [3])[0]
+    assigned = matcher()([predictions], targets, [3])[0]
     assert (assigned == assigned[0]).all()  # one track of a clip keeps its token
 
     def total(tokens):
@@ -70,13 +70,13 @@ def test_best_of_all_assignments(seed):
 
 def test_more_objects_than_tokens():
     predictions, targets = make(frames=2, tokens=2, objects=4)
-    assigned = matcher()(predictions, targets, [2])[0, 0].tolist()
+    assigned = matcher()([predictions], targets, [2])[0, 0].tolist()
     assert sorted(assigned) == [-1, -1, 0, 1]
 
 
 def test_no_objects():
     predictions, targets = make(frames=2, tokens=2, objects=0)
-    assert matcher()(predictions, targets, [2]).shape == (1, 2, 0)
+    assert matcher()([predictions], targets, [2]).shape == (1, 2, 0)
 
 
 def test_clips_and_layers_are_matched_on_their_own():
@@ -95,17 +95,17 @@ def test_clips_and_layers_are_matched_on_their_own():
         counts=[2, 2],
     )
     layered = Predictions(*(value.expand(2, *value.shape[1:]) for value in vars(both).values()))
-    assigned = matcher()(layered, targets, [2, 3])
+    assigned = matcher()([layered], targets, [2, 3])
     assert torch.equal(assigned[0], assigned[1])
-    assert torch.equal(assigned[0, :2], matcher()(first, first_targets, [2])[0])
-    assert torch.equal(assigned[0, 2:], matcher()(second, second_targets, [3])[0])
+    assert torch.equal(assigned[0, :2], matcher()([first], first_targets, [2])[0])
+    assert torch.equal(assigned[0, 2:], matcher()([second], second_targets, [3])[0])
 
 
 def test_not_a_number_does_not_stop_the_matching():
     predictions, targets = make(frames=2, tokens=3, objects=2)
     predictions.masks[0, :, 0] = float("nan")
     targets.sounding.fill_(True)
-    assert 0 not in matcher()(predictions, targets, [2])[0, 0].tolist()
+    assert 0 not in matcher()([predictions], targets, [2])[0, 0].tolist()
 
 
 HOSTILE = [float("nan"), float("inf"), -float("inf"), 0.0, 1e4, -1e4]
@@ -145,7 +145,7 @@ def test_whatever_is_predicted_the_assignment_is_valid(
         return linear_sum_assignment(costs)
 
     with mock.patch("qdformer.modeling.matcher.linear_sum_assignment", solve):
-        assigned = matcher()(predictions, targets, [frames])
+        assigned = matcher()([predictions], targets, [frames])
     assert assigned.shape == (2, frames, objects)
     for layer in assigned:
         assert (layer == layer[0]).all()
@@ -161,7 +161,7 @@ def test_a_token_that_is_not_a_number_is_worse_than_any_other():
     targets.masks[:, 1] = targets.masks[:, 0]
     predictions.masks[0, :, :2] = -1e4 * (2 * targets.masks - 1)
     predictions.logits[0, 4, 2] = float("nan")
-    assert sorted(matcher()(predictions, targets, [30])[0, 0].tolist()) == [0, 1]
+    assert sorted(matcher()([predictions], targets, [30])[0, 0].tolist()) == [0, 1]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), 3e38])
@@ -169,7 +169,7 @@ def test_a_bad_token_leaves_the_choice_among_the_others_alone(bad):
     predictions, targets = make(frames=2, tokens=3, objects=3, seed=3)
     targets.sounding[:] = True
     predictions.masks[0, :, 2] = bad  # there are as many objects as tokens, so it is used too
-    found = matcher()(predictions, targets, [2])[0, 0].tolist()
+    found = matcher()([predictions], targets, [2])[0, 0].tolist()
     costs = matcher().frame_costs(predictions, targets)[0].sum(0).double()
     bad_object = found.index(2)
     others = [m for m in range(3) if m != bad_object]
@@ -180,7 +180,7 @@ def test_a_bad_token_leaves_the_choice_among_the_others_alone(bad):
 def test_what_is_predicted_where_an_object_is_silent_does_not_matter():
     predictions, targets = make(frames=2, tokens=3, objects=2)
     targets.sounding[:] = torch.tensor([[True, True], [False, False]])
-    expected = matcher()(predictions, targets, [2])
+    expected = matcher()([predictions], targets, [2])
     for values in vars(predictions).values():
         values[:, 1] = float("nan")
-    assert torch.equal(matcher()(predictions, targets, [2]), expected)
+    assert torch.equal(matcher()([predictions], targets, [2]), expected)

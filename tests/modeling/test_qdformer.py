@@ -17,10 +17,12 @@ SWITCHES = {
         "MODEL.QDFORMER.LOCAL_CALIBRATION", False, "MODEL.QDFORMER.RECOMBINATION", False,
         "MODEL.QDFORMER.QUANTIZATION", False],
     "row 1, baseline": ["MODEL.META_ARCHITECTURE", "QDFormerBaseline"],
-    "EMA codebook": ["MODEL.QDFORMER.CODEBOOK.UPDATE", "ema"],
-    "Eq. 9 as written": [
+    "codewords by gradient": ["MODEL.QDFORMER.CODEBOOK.UPDATE", "gradient"],
+    "Fig. 3 and Eq. 9 as written": [
+        "MODEL.QDFORMER.CODEBOOK.UPDATE", "gradient",
         "MODEL.QDFORMER.CODEBOOK.UNIT_NORM", False, "MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW", 0.0,
-        "MODEL.QDFORMER.CODEBOOK.FADE_IN", 0.0, "MODEL.QDFORMER.LOSS.QUANT_MEAN", False],
+        "MODEL.QDFORMER.CODEBOOK.FADE_IN", 0.0, "MODEL.QDFORMER.LOSS.QUANT_MEAN", False,
+        "MODEL.QDFORMER.LOSS.GLOBAL", 0.0],
     "frames on their own": ["MODEL.QDFORMER.ENCODER.TEMPORAL_WINDOW", 0],
     "background as a class": ["MODEL.QDFORMER.BACKGROUND_CLASS", True],
     "last layer only": ["MODEL.QDFORMER.DEEP_SUPERVISION", False],
@@ -76,7 +78,9 @@ def test_output_of_a_clip():
     assert output["sem_seg"].dtype == torch.uint8
     assert output["scores"].shape == output["classes"].shape == (4, 5)
     assert output["masks"].shape == (4, 5, 16, 16)
-    assert output["global_codes"].shape == (4, 5) and output["local_codes"].shape == (4, 5)
+    for name in ("global", "local"):
+        assert output[f"{name}_codes"].shape == (4, 5)
+        assert output[f"{name}_tokens"].shape == output[f"{name}_words"].shape == (4, 5, 32)
 
 
 def test_any_number_of_frames_at_inference():
@@ -97,7 +101,7 @@ def test_the_sound_of_a_frame_reaches_its_tokens_only():
     """Local calibration hears frame t alone: another sound at t changes the tokens at t alone."""
     model = small_model().eval()
     # Many codewords, so that every change of a token shows in its code.
-    model.codebook.codewords = torch.nn.Parameter(torch.randn(16, 32))
+    model.codebook.codewords.copy_(torch.randn(16, 32))
     clip, changed = make_clip(frames=3), make_clip(frames=3)
     changed["audio"][1] += 3 * torch.randn(1, 96, 64)
     inputs = [model.audio_encoder(c["audio"])[:, None] for c in (clip, changed)]
@@ -108,12 +112,13 @@ def test_the_sound_of_a_frame_reaches_its_tokens_only():
 
 def test_local_tokens_never_move_the_codebook(storage):
     """A step whose loss is the local tokens' alone leaves no gradient on the codewords."""
-    model = small_model().train()
+    model = small_model("MODEL.QDFORMER.CODEBOOK.UPDATE", "gradient").train()
     audio = model.audio_encoder(make_clip()["audio"])
     before = model.codebook.state_dict()["usage"].clone()
     local = model.local_calibration(model.prototypes, audio, None, model.codebook, [3])
     (local.loss.sum() + local.tokens.square().sum()).backward()
     assert model.codebook.codewords.grad is None
+    model.codebook.step()
     assert torch.equal(model.codebook.usage, before)
     assert model.prototypes.grad.abs().sum() > 0
 
@@ -135,10 +140,19 @@ def test_frames_of_different_size_share_a_batch():
     assert [tuple(output["sem_seg"].shape) for output in outputs] == [(3, 64, 96), (3, 48, 64)]
 
 
+def test_a_clip_does_not_depend_on_the_size_of_its_neighbors():
+    model = small_model().eval()
+    small, large = make_clip(size=(48, 64)), make_clip(size=(96, 128), seed=1)
+    with torch.no_grad():
+        together, alone = model([small, large])[0], model([small])[0]
+    assert all(torch.equal(together[name], alone[name]) for name in ("sem_seg", "masks", "scores"))
+
+
 def test_l_quant_as_written_and_as_a_mean():
     models = [small_model("MODEL.QDFORMER.LOSS.QUANT_MEAN", mean) for mean in (True, False)]
     terms = [torch.rand(2, 5), torch.rand(4, 5)]
-    quantized = [Quantized(torch.zeros(*term.shape, 32), None, term) for term in terms]
+    tokens = [torch.zeros(*term.shape, 32) for term in terms]
+    quantized = [Quantized(each, each, None, term) for each, term in zip(tokens, terms)]
     mean, written = (model._quantization_loss(*quantized, clips=2) for model in models)
     torch.testing.assert_close(written, (terms[0].sum() + terms[1].sum()) / 2)
     torch.testing.assert_close(mean, terms[0].mean() + terms[1].mean())
@@ -148,11 +162,27 @@ def test_codebook_use_is_logged(storage):
     train_step(small_model(), [make_clip()])
     assert 0 < storage.latest()["codebook/usage"][0] <= 1
     assert 1 <= storage.latest()["codebook/perplexity"][0] <= 16
+    for name in ("global", "local"):
+        assert 0 <= storage.latest()[f"codebook/{name}_distance"][0] <= 4
+
+
+def test_global_supervision_teaches_the_global_tokens_the_task(storage):
+    """Without it nothing but the recombination reads them, whose gradient is next to nothing."""
+
+    def gradient(*overrides):
+        model = small_model("MODEL.QDFORMER.RECOMBINATION", False, *overrides)
+        losses = model.train()([make_clip()])
+        sum(loss for name, loss in losses.items() if name != "loss_quant").backward()
+        last = model.global_decomposition.decoder.decoder.layers[-1].norm2.weight
+        return last.grad
+
+    assert gradient().abs().sum() > 0
+    assert gradient("MODEL.QDFORMER.LOSS.GLOBAL", 0.0) is None
 
 
 def test_the_figure_fits_on_a_page():
     for model in (QDFormer, QDFormerBaseline):
-        source = inspect.getsource(model.forward).split('"""')[-1]
+        source = inspect.getsource(model.segment).split('"""')[-1]
         lines = [line for line in source.splitlines() if line.strip()]
         assert len(lines) <= 25
 
