@@ -71,8 +71,10 @@ class QDFormer(AudioVisualSegmenter):
             else ClipTokens(),
             "quantization_weight": qdformer.LOSS.QUANT,
             "quantization_mean": qdformer.LOSS.QUANT_MEAN,
-            # Without calibration the clip's tokens are those that query the masks anyway.
-            "global_supervision": bool(qdformer.LOSS.GLOBAL and qdformer.LOCAL_CALIBRATION),
+            # For the codebook's sake; without calibration the clip's tokens query the masks anyway.
+            "global_supervision": bool(
+                qdformer.LOSS.GLOBAL and qdformer.QUANTIZATION and qdformer.LOCAL_CALIBRATION
+            ),
         }
 
     def segment(self, batch: ClipBatch) -> Segmentation:

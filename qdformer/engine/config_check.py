@@ -91,11 +91,10 @@ def check_config(cfg: CfgNode) -> None:
             "SOLVER.KEEP_CHECKPOINTS is 1; it must be 0, for all, or at least 2, since the one "
             "before is used where the last is damaged"
         )
-    used = model.QUANTIZATION or model.RECOMBINATION or model.LOSS.GLOBAL
-    if model.LOCAL_CALIBRATION and not used:
+    if not (model.QUANTIZATION or model.RECOMBINATION or not model.LOCAL_CALIBRATION):
         raise InputError(
-            "MODEL.QDFORMER: LOCAL_CALIBRATION without QUANTIZATION, RECOMBINATION and LOSS.GLOBAL "
-            "leaves the clip's tokens without use; switch one of them on, or LOCAL_CALIBRATION off"
+            "MODEL.QDFORMER: LOCAL_CALIBRATION without QUANTIZATION and RECOMBINATION leaves the "
+            "clip's tokens without use; switch one of them on, or LOCAL_CALIBRATION off"
         )
 
 
