@@ -102,8 +102,8 @@ def _add_model_config(cfg: CN) -> None:
     # K, codewords (Tab. F).
     cfg.MODEL.QDFORMER.CODEBOOK = CN()
     cfg.MODEL.QDFORMER.CODEBOOK.NUM_CODES = 128
-    # lambda_com of Eq. 9.
-    cfg.MODEL.QDFORMER.CODEBOOK.COMMITMENT = 0.5
+    # lambda_com of Eq. 9 (the paper has 0.5); a tenth of it while the tokens are continuous.
+    cfg.MODEL.QDFORMER.CODEBOOK.COMMITMENT = 1.0
     # "ema": codewords are the moving average of their global tokens, whatever the learning rate.
     # Eq. 9 as it is written, whose first term moves them: "gradient".
     cfg.MODEL.QDFORMER.CODEBOOK.UPDATE = "ema"

@@ -22,6 +22,7 @@ from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.sound_file import SAMPLE_RATE
 from qdformer.data.video_file import Picture, VideoFile
 from qdformer.engine.checkpointer import AVSCheckpointer
+from qdformer.engine.config_check import check_device
 from qdformer.engine.description import read_description
 from qdformer.engine.setup import override
 from qdformer.errors import InputError
@@ -119,6 +120,7 @@ class AudioVisualPredictor:
         override(self.cfg, list(overrides))
         present = torch.cuda.is_available() or not self.cfg.MODEL.DEVICE.startswith("cuda")
         self.cfg.MODEL.DEVICE = device or (self.cfg.MODEL.DEVICE if present else "cpu")
+        check_device(self.cfg.MODEL.DEVICE)
         self.model = build_model(self.cfg).eval()
         AVSCheckpointer(self.model, complete=True).load(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.QDFORMER.FAST_INFERENCE:

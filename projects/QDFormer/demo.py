@@ -2,8 +2,9 @@
 
 demo.py --input video.mp4 --weights model_final.pth --output output/demo [KEY VALUE ...]
 
---input may be a folder or a pattern, too. Each video gets a folder of its name with overlay.mp4,
-masks/, annotations.json (qdformer/demo/annotation.py says what is in it) and time_line.png.
+--input takes several videos, folders and patterns, too. Each video gets a folder of its name with
+overlay.mp4, masks/, annotations.json (qdformer/demo/annotation.py says what is in it) and
+time_line.png.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def main(args: argparse.Namespace) -> int:
     """Annotate the videos; 1 if one of them could not be, else 0."""
     outcomes = annotate_all(
         lambda: load_predictor(args),
-        find_videos(args.input),
+        [video for given in args.input for video in find_videos(given)],
         Path(args.output),
         AnnotateOptions(args.every, tracked=args.between == "tracked", preview=args.preview),
         args.sound_track,
@@ -41,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    result.add_argument("--input", required=True, help="a video, a folder or a pattern")
+    result.add_argument("--input", required=True, nargs="+", help="videos, folders or patterns")
     result.add_argument("--output", default="output/demo", help="a folder")
     result.add_argument("--every", type=float, default=1.0, help="seconds between segmented frames")
     result.add_argument(
@@ -57,9 +58,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def joined(arguments: list[str]) -> list[str]:
-    """The command line with names that begin with a dash tied to their option."""
-    if "--input" in arguments[:-1]:
-        place = arguments.index("--input")
+    """The command line with a name that begins with a dash tied to its option."""
+    place = arguments.index("--input") if "--input" in arguments[:-1] else -1
+    if place >= 0 and arguments[place + 1].startswith("-"):
         arguments[place : place + 2] = [f"--input={arguments[place + 1]}"]
     return arguments
 

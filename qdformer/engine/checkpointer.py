@@ -169,7 +169,13 @@ class AVSCheckpointer(DetectionCheckpointer):
         found = expected - unfit
         useless = not any(key.startswith("backbone.") for key in found)
         unknown = incompatible.unexpected_keys if self.complete else []
-        if wrong or (unfit or unknown if self.complete else useless):
+        if wrong and not self.complete and not useless:
+            logger.warning(
+                "%s: of another shape here, so these begin anew: %s",
+                self._path,
+                ", ".join(sorted(wrong)),
+            )
+        if unfit or unknown if self.complete else useless:
             raise InputError(
                 f"{self._path}: weights of another architecture: {len(found)} of the model's "
                 f"{len(expected)} tensors found, {len(wrong)} of another shape, {len(unknown)} "

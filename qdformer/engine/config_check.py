@@ -4,7 +4,7 @@ import math
 
 import timm
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import BACKBONE_REGISTRY
 
 from qdformer.errors import InputError, make_folder
@@ -58,8 +58,29 @@ RANGES = {
 }
 
 
+# Keys of Detectron2 that nothing here reads.
+UNREAD = (
+    "INPUT.CROP.ENABLED",
+    "INPUT.MASK_FORMAT",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "SOLVER.MOMENTUM",
+    "SOLVER.NESTEROV",
+    "SOLVER.BIAS_LR_FACTOR",
+    "SOLVER.WEIGHT_DECAY_NORM",
+    "SOLVER.WEIGHT_DECAY_BIAS",
+    "TEST.AUG.ENABLED",
+    "TEST.DETECTIONS_PER_IMAGE",
+    "TEST.EXPECTED_RESULTS",
+    "MODEL.MASK_ON",
+    "MODEL.KEYPOINT_ON",
+    "MODEL.LOAD_PROPOSALS",
+    "VIS_PERIOD",
+)
+
+
 def check_config(cfg: CfgNode) -> None:
-    """Refuse settings that cannot work.
+    """Refuse settings that cannot work, or that nothing would come of.
 
     Raises:
         InputError: names the key, its value and what is allowed.
@@ -70,6 +91,13 @@ def check_config(cfg: CfgNode) -> None:
     for key, (low, high) in RANGES.items():
         if not low <= _value(cfg, key) <= high:
             raise InputError(f"{key} is {_value(cfg, key)}; it must lie in {low} to {high}")
+    defaults = get_cfg()
+    for key in UNREAD:
+        if _value(cfg, key) != _value(defaults, key):
+            raise InputError(
+                f"{key} is {_value(cfg, key)}, of which nothing here would come; leave it at "
+                f"{_value(defaults, key)}"
+            )
     _check_choices(cfg)
     _check_widths(cfg)
     _check_pixels(cfg)
@@ -98,20 +126,45 @@ def check_config(cfg: CfgNode) -> None:
         )
 
 
+def check_device(name: str) -> torch.device:
+    """The device of a name, if this machine has it.
+
+    Raises:
+        InputError: there is none of that name, or it cannot be used.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(
+            f"MODEL.DEVICE is {name!r}, which cannot be used on this machine ({reason}); "
+            "give cpu, as MODEL.DEVICE or --device"
+        ) from error
+    return device
+
+
+def clips_per_process(cfg: CfgNode, processes: int) -> int:
+    """The part of ``SOLVER.IMS_PER_BATCH`` that each of the processes trains on.
+
+    Raises:
+        InputError: the batch cannot be shared evenly.
+    """
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}; with {processes} processes it "
+            f"must be a multiple of {processes}"
+        )
+    return cfg.SOLVER.IMS_PER_BATCH // processes
+
+
 def check_machine(cfg: CfgNode, num_gpus: int) -> None:
     """Refuse what this machine does not have, and an ``OUTPUT_DIR`` that cannot be written.
 
     Raises:
         InputError: names the key or flag, its value and what to do.
     """
-    try:
-        device = torch.device(cfg.MODEL.DEVICE)
-    except RuntimeError as error:
-        raise InputError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; e.g. cuda or cpu") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            f"MODEL.DEVICE is {cfg.MODEL.DEVICE}, but no GPU is found; add MODEL.DEVICE cpu"
-        )
+    device = check_device(cfg.MODEL.DEVICE)
     if num_gpus > max(1, torch.cuda.device_count()):
         raise InputError(
             f"--num-gpus is {num_gpus}, but {torch.cuda.device_count()} GPUs are found"

@@ -1,5 +1,6 @@
 """Parameter groups: a slower backbone, and no weight decay where it does not belong."""
 
+import logging
 from typing import Any
 
 import torch
@@ -7,6 +8,8 @@ from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
 from qdformer.modeling.codebook import Codebook
+
+logger = logging.getLogger(__name__)
 
 UNDECAYED_MODULES = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
 UNDECAYED_NAMES = ("prototypes", "codewords", "relative_position_bias_table")
@@ -52,18 +55,46 @@ def parameter_groups(
     return list(groups.values())
 
 
-def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
-    """AdamW over :func:`parameter_groups`, with the config's gradient clipping.
+def apply_rates(cfg, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+    """Let a resumed run go on with the config's learning rates and weight decay, and say so.
 
-    Each of its steps is one of the model's codebooks, too, which nothing else moves.
+    Args:
+        cfg: of the run that goes on.
+        model: as the optimizer was built for.
+        optimizer: of :func:`build_optimizer`, with what a checkpoint says of its groups.
+        scheduler: with what the checkpoint says of its base rates.
     """
-    groups = parameter_groups(
+    for index, fresh in enumerate(_groups(cfg, model)):
+        group = optimizer.param_groups[index]
+        old, new = group["initial_lr"], fresh["lr"]
+        if (old, group["weight_decay"]) == (new, fresh["weight_decay"]):
+            continue
+        logger.info(
+            "Resuming with learning rate %g and weight decay %g, which were %g and %g",
+            new, fresh["weight_decay"], old, group["weight_decay"],
+        )  # fmt: skip
+        group["lr"] = group["lr"] * new / old if old else new
+        group["initial_lr"] = scheduler.base_lrs[index] = new
+        group["weight_decay"] = fresh["weight_decay"]
+
+
+def _groups(cfg, model: nn.Module) -> list[dict[str, Any]]:
+    return parameter_groups(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
         backbone_multiplier=cfg.SOLVER.BACKBONE_MULTIPLIER,
         weight_decay=cfg.SOLVER.WEIGHT_DECAY,
     )
-    optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(groups, lr=cfg.SOLVER.BASE_LR)
+
+
+def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+    """AdamW over :func:`parameter_groups`, with the config's gradient clipping.
+
+    Each of its steps is one of the model's codebooks, too, which nothing else moves.
+    """
+    optimizer = maybe_add_gradient_clipping(cfg, torch.optim.AdamW)(
+        _groups(cfg, model), lr=cfg.SOLVER.BASE_LR
+    )
     for codebook in filter(lambda module: isinstance(module, Codebook), model.modules()):
         optimizer.register_step_post_hook(lambda *_, codebook=codebook: codebook.step())
     return optimizer

@@ -13,11 +13,12 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
+from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from qdformer.config import add_qdformer_config
 from qdformer.data.avsbench import register_avs
-from qdformer.engine.config_check import check_config, check_machine
+from qdformer.engine.config_check import check_config, check_machine, clips_per_process
 from qdformer.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -187,6 +188,8 @@ def setup(args) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     check_config(cfg)
     check_machine(cfg, args.num_gpus)
+    if not args.eval_only:
+        clips_per_process(cfg, comm.get_world_size())
     register_roots(cfg.DATASETS.AVS_ROOTS)
     check_datasets(cfg, args.eval_only)
     cfg.freeze()

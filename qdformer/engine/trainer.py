@@ -27,6 +27,7 @@ from qdformer.data.skipping import SkipUnreadable
 from qdformer.data.source_mix import mix_sources
 from qdformer.data.train_loader import TrainLoader
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
+from qdformer.engine.config_check import clips_per_process
 from qdformer.engine.description import describe
 from qdformer.engine.hooks import (
     BestCheckpointer,
@@ -39,7 +40,7 @@ from qdformer.engine.hooks import (
     StopRequest,
 )
 from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
-from qdformer.engine.optimizer import build_optimizer
+from qdformer.engine.optimizer import apply_rates, build_optimizer
 from qdformer.errors import InputError
 from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
 from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
@@ -87,7 +88,8 @@ class Trainer(DefaultTrainer):
                 load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
             elif self.cfg.MODEL.AUDIO.FREEZE:
                 logger.warning(
-                    "MODEL.AUDIO.WEIGHTS is empty: VGGish starts from random weights and is trained"
+                    "MODEL.AUDIO.WEIGHTS is empty: VGGish is trained, from random weights or those "
+                    "of MODEL.WEIGHTS; name its file to keep it as it is"
                 )
         try:
             super().resume_or_load(resume)
@@ -98,7 +100,9 @@ class Trainer(DefaultTrainer):
                 f"{self.cfg.OUTPUT_DIR}: the run trained other parameters than this config "
                 f"({error}); resume it with its own {self.cfg.OUTPUT_DIR}/config.yaml"
             ) from error
-        if not has_checkpoint:
+        if has_checkpoint:
+            apply_rates(self.cfg, _unwrap(self._trainer.model), self.optimizer, self.scheduler)
+        else:
             self._restart_codebooks()
         self.taken = self.start_iter
 
@@ -193,7 +197,7 @@ class Trainer(DefaultTrainer):
             records,
             SkipUnreadable(AVSDatasetMapper(cfg, True), records, skipped_file(cfg)),
             build_sampler,
-            batch_size=cfg.SOLVER.IMS_PER_BATCH // comm.get_world_size(),
+            batch_size=clips_per_process(cfg, comm.get_world_size()),
             num_workers=loader.NUM_WORKERS,
             aspect_ratio_grouping=loader.ASPECT_RATIO_GROUPING,
         )

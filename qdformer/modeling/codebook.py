@@ -80,7 +80,7 @@ class Codebook(nn.Module):
         Args:
             num_codes: K.
             channels: C.
-            commitment: lambda_com of Eq. 9; it grows as the bottleneck closes.
+            commitment: lambda_com of Eq. 9, of which a tenth counts while the bottleneck is open.
             update_rule: "gradient", the first term of Eq. 9 moves the codewords; "ema", they follow
                 the moving average of their tokens, which minimizes that term, and it is left out.
             decay: of the moving averages (codewords under "ema", and usage), per step.
@@ -139,8 +139,8 @@ class Codebook(nn.Module):
                 distances = distances.masked_fill(~self.vocabulary, math.inf)
             codes = distances.argmin(-1)
             words = F.embedding(codes, codewords).view_as(continuous)
-            # Tokens that are not quantized yet are free to leave words that do not serve them.
-            commitment = self.commitment * self.closed
+            # Tokens that are not quantized yet may leave words that do not serve them.
+            commitment = self.commitment * (0.1 + 0.9 * self.closed)
             loss = commitment * (words.detach() - continuous).square().sum(-1)
             if update and self.update_rule == "gradient":
                 loss = loss + (words - continuous.detach()).square().sum(-1)

@@ -58,6 +58,13 @@ def test_broken_videos_are_told_and_the_rest_goes_on(trained, video, tmp_path):
     assert len(overlays) == 1
 
 
+def test_several_inputs_and_the_options_behind_them(script):
+    given = ["--input", "a.mp4", "b.mp4", "--weights", "W", "MODEL.DEVICE", "cpu"]
+    args = script["parser"]().parse_args(script["joined"](given))
+    assert (args.input, args.weights) == (["a.mp4", "b.mp4"], "W")
+    assert args.opts == ["MODEL.DEVICE", "cpu"]
+
+
 def test_one_video_with_a_leading_dash(script, trained, video, tmp_path, monkeypatch, capsys):
     folder = folder_of(tmp_path, video, ["-a b.mkv"], ["1", "2", "3", "4"])
     monkeypatch.chdir(folder)

@@ -6,7 +6,14 @@ import torch
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler
 
-from qdformer.engine.config_check import LEAST, NORMS, RANGES, check_config, check_machine
+from qdformer.engine.config_check import (
+    LEAST,
+    NORMS,
+    RANGES,
+    check_config,
+    check_machine,
+    clips_per_process,
+)
 from qdformer.engine.setup import load_config
 from qdformer.errors import InputError
 from tests.samples import small_config
@@ -132,12 +139,36 @@ def test_levels_of_the_encoder(levels):
 def test_a_gpu_that_is_not_there(tmp_path):
     output = ["OUTPUT_DIR", str(tmp_path)]
     check_machine(small_config(*output), 1)
-    with pytest.raises(InputError, match="MODEL.DEVICE is cuda, but no GPU is found"):
-        check_machine(small_config("MODEL.DEVICE", "cuda", *output), 1)
+    for device in ("cuda", "mps", "gpu", "cuda:x"):
+        with pytest.raises(InputError, match=f"MODEL.DEVICE is '{device}'"):
+            check_machine(small_config("MODEL.DEVICE", device, *output), 1)
     with pytest.raises(InputError, match="--num-gpus is 2, but 0 GPUs are found"):
         check_machine(small_config(*output), 2)
     with pytest.raises(InputError, match="SOLVER.AMP.ENABLED needs a GPU"):
         check_machine(small_config("SOLVER.AMP.ENABLED", True, *output), 1)
+
+
+@pytest.mark.parametrize(("clips", "processes"), [(4, 3), (4, 8), (1, 2)])
+def test_a_batch_that_the_processes_cannot_share(clips, processes):
+    cfg = small_config("SOLVER.IMS_PER_BATCH", clips)
+    with pytest.raises(InputError, match=f"SOLVER.IMS_PER_BATCH is {clips}; .* {processes}"):
+        clips_per_process(cfg, processes)
+    assert clips_per_process(cfg, 1) == clips
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("INPUT.CROP.ENABLED", True), ("INPUT.MASK_FORMAT", "bitmask"), ("TEST.AUG.ENABLED", True),
+        ("TEST.EXPECTED_RESULTS", [["bbox", "AP", 38.5, 0.2]]), ("SOLVER.MOMENTUM", 0.5),
+        ("SOLVER.NESTEROV", True), ("SOLVER.BIAS_LR_FACTOR", 2.0),
+        ("SOLVER.WEIGHT_DECAY_NORM", 0.1), ("SOLVER.WEIGHT_DECAY_BIAS", 0.1),
+        ("DATALOADER.FILTER_EMPTY_ANNOTATIONS", False), ("VIS_PERIOD", 20),
+    ],
+)  # fmt: skip
+def test_keys_that_nothing_reads_are_refused(key, value):
+    with pytest.raises(InputError, match=f"{key} is .*; leave it at"):
+        check_config(small_config(key, value))
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -12,6 +12,7 @@ from qdformer.engine.hooks import BestCheckpointer
 from qdformer.engine.setup import register_roots
 from qdformer.engine.trainer import Trainer, headline_metric
 from qdformer.errors import InputError, sentence
+from qdformer.evaluation.language_evaluation import MEASURES
 from tests.engine.training import assert_same_state, config, train
 from tests.samples import small_config, small_model
 
@@ -29,8 +30,12 @@ def test_a_run_leaves_scalars_results_pictures_and_the_best_checkpoint(finished)
     logged = {}
     for line in (output / "metrics.json").read_text().splitlines():
         logged |= json.loads(line)
-    losses = {"loss_class", "loss_mask", "loss_dice", "loss_bbox", "loss_giou", "loss_quant"}
-    assert losses | {"codebook/usage", "codebook/perplexity", headline_metric(cfg)} <= set(logged)
+    of_masks = {f"loss_{name}" for name in ("class", "mask", "dice", "bbox", "giou")}
+    of_clips = {name.replace("_", "_global_") for name in of_masks}
+    losses = of_masks | of_clips | {"loss_quant"}
+    codebook = {"usage", "perplexity", "closed", "global_distance", "local_distance"}
+    assert losses | {f"codebook/{name}" for name in codebook} <= set(logged)
+    assert {headline_metric(cfg), *(f"language/{name}" for name in MEASURES)} <= set(logged)
     assert logged["total_loss"] == pytest.approx(sum(logged[name] for name in losses), rel=1e-4)
     assert (output / "model_final.pth").exists() and (output / "model_best.pth").exists()
     (sheet,) = (output / "sheets").glob("*.png")
@@ -39,11 +44,12 @@ def test_a_run_leaves_scalars_results_pictures_and_the_best_checkpoint(finished)
     assert list((output / "inference" / "tiny_avss_test").glob("*.json"))
 
 
-def test_resume_restores_weights_optimizer_and_schedule(finished):
+def test_resume_restores_weights_optimizer_and_schedule(finished, tmp_path):
     cfg, trainer = finished
+    shutil.copytree(cfg.OUTPUT_DIR, tmp_path / "run")
     longer = cfg.clone()
     longer.defrost()
-    longer.SOLVER.MAX_ITER = 4
+    longer.merge_from_list(["OUTPUT_DIR", str(tmp_path / "run"), "SOLVER.MAX_ITER", 4])
     resumed = Trainer(longer)
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 2
@@ -58,7 +64,8 @@ def test_evaluation_of_a_checkpoint_repeats_the_runs_result(finished):
     model = Trainer.build_model(cfg)
     path = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
     AVSCheckpointer(model, complete=True).load(path)
-    assert Trainer.test(cfg, model) == first
+    for task, metrics in Trainer.test(cfg, model).items():
+        assert metrics == pytest.approx(first[task], rel=0, abs=0, nan_ok=True)
     assert 0 <= first["avs_semantic"]["mIoU"] <= 100
 
 
@@ -67,7 +74,9 @@ def test_the_evaluator_is_the_metadatas(composed):
         name = f"tiny_{layout}_test"
         DatasetCatalog.get(name)
         built = Trainer.build_evaluator(small_config(), name)
-        assert type(built).__name__ == evaluator
+        assert [type(each).__name__ for each in built._evaluators] == [
+            evaluator, "LanguageEvaluator"
+        ]  # fmt: skip
         assert MetadataCatalog.get(name).evaluator_type in ("avs_object", "avs_semantic")
 
 
@@ -110,9 +119,8 @@ def test_weights_of_another_architecture_are_refused(finished, tmp_path):
     cfg, _ = finished
     path = str(Path(cfg.OUTPUT_DIR) / "model_final.pth")
     other = small_model("MODEL.QDFORMER.NUM_CLASSES", 3, "MODEL.QDFORMER.HIDDEN_DIM", 64)
-    for complete in (True, False):
-        with pytest.raises(InputError, match="weights of another architecture"):
-            AVSCheckpointer(other, complete=complete).load(path)
+    with pytest.raises(InputError, match="weights of another architecture"):
+        AVSCheckpointer(other, complete=True).load(path)
     with pytest.raises(InputError, match="none.pth: no such file"):
         AVSCheckpointer(other).load(str(tmp_path / "none.pth"))
     (tmp_path / "broken.pth").write_bytes(b"no checkpoint")
@@ -120,6 +128,62 @@ def test_weights_of_another_architecture_are_refused(finished, tmp_path):
         AVSCheckpointer(other).load(str(tmp_path / "broken.pth"))
     with pytest.raises(InputError, match="MODEL.WEIGHTS is empty"):
         AVSCheckpointer(other, complete=True).load("")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "anew"),
+    [
+        ("NUM_CLASSES", 5, {"mask_decoder.class_head.2.weight", "mask_decoder.class_head.2.bias"}),
+        ("NUM_TOKENS", 7, {"prototypes", "recombination.phi.weight"}),
+        ("CODEBOOK.NUM_CODES", 9, {"codebook.codewords", "codebook.usage"}),
+    ],
+)
+def test_fine_tuning_begins_anew_where_shapes_differ_and_says_where(
+    tmp_path, caplog, key, value, anew
+):
+    source, target = small_model(), small_model(f"MODEL.QDFORMER.{key}", value)
+    with torch.no_grad():
+        for parameter in source.parameters():
+            parameter += 1
+    torch.save({"model": source.state_dict()}, tmp_path / "source.pth")
+    before = {name: value.clone() for name, value in target.state_dict().items()}
+    with caplog.at_level("WARNING", logger="qdformer"):
+        AVSCheckpointer(target).load(str(tmp_path / "source.pth"))
+    after, given = target.state_dict(), source.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in anew)
+    assert all(torch.equal(after[name], given[name]) for name in given.keys() - anew)
+    (record,) = [r for r in caplog.records if "begin anew" in r.getMessage()]
+    assert all(name in record.getMessage() for name in anew)
+
+
+def test_fine_tuning_keeps_the_words_and_opens_the_bottleneck_again(finished, tmp_path, caplog):
+    cfg, trainer = finished
+    tuned = config(tmp_path / "tuned", "tiny", "MODEL.WEIGHTS", f"{cfg.OUTPUT_DIR}/model_final.pth",
+                   "SOLVER.MAX_ITER", 10)  # fmt: skip
+    other = Trainer(tuned)
+    with caplog.at_level("INFO", logger="qdformer"):
+        other.resume_or_load(resume=False)
+    words = trainer.model.codebook.codewords
+    assert torch.equal(other.model.codebook.codewords, words)
+    assert float(trainer.model.codebook.closed) == 1 and float(other.model.codebook.closed) == 0
+    assert any("FADE_IN" in record.getMessage() for record in caplog.records)
+
+
+def test_a_resumed_run_takes_the_configs_rates_and_says_so(finished, tmp_path, caplog):
+    cfg, _ = finished
+    shutil.copytree(cfg.OUTPUT_DIR, tmp_path / "run")
+    changed = cfg.clone()
+    changed.defrost()
+    changed.merge_from_list([
+        "OUTPUT_DIR", str(tmp_path / "run"), "SOLVER.BASE_LR", cfg.SOLVER.BASE_LR / 100,
+        "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.MAX_ITER", 4,
+    ])  # fmt: skip
+    with caplog.at_level("INFO", logger="qdformer"):
+        resumed = train(changed, True)
+    groups = resumed.optimizer.param_groups
+    assert max(group["lr"] for group in groups) == pytest.approx(changed.SOLVER.BASE_LR)
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.25}
+    assert any("Resuming with learning rate" in record.getMessage() for record in caplog.records)
 
 
 def test_a_checkpoint_of_a_larger_model_is_not_evaluated(tmp_path):
