@@ -13,11 +13,16 @@ def tokens():
     return torch.randn(8, 3, 4, generator=torch.Generator().manual_seed(1))
 
 
-def learn(clips):
+def learn(clips, rank=0, **options):
     torch.manual_seed(0)
-    codebook = Codebook(num_codes=6, channels=4, commitment=0.5, update_rule="ema", decay=0.8)
+    codebook = Codebook(
+        num_codes=6, channels=4, commitment=0.5, update_rule="ema", decay=0.8, **options
+    )
+    # What a process draws is its own.
+    torch.manual_seed(rank)
     for _ in range(3):
         codebook(clips)
+        codebook.step()
     return codebook.state_dict()
 
 
@@ -38,7 +43,8 @@ def run_half(rank, folder):
         "gloo", init_method=f"file://{folder}/rendezvous", world_size=2, rank=rank
     )
     state = learn(tokens()[rank::2])
-    torch.save((state, loss(rank)), f"{folder}/{rank}.pt")
+    revived = learn(tokens()[rank::2], rank, revive_below=1.0)
+    torch.save((state, loss(rank), revived), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -51,14 +57,21 @@ def halves(tmp_path_factory):
 
 def test_codebook_statistics_are_shared(halves):
     whole = learn(tokens())
-    for state, _ in halves:
+    for state, *_ in halves:
         for name, value in whole.items():
             torch.testing.assert_close(state[name], value)
 
 
+def test_a_word_returns_at_the_same_token_in_every_process(halves):
+    (*_, first), (*_, second) = halves
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    gaps = torch.cdist(first["codewords"], tokens().flatten(0, 1)).amin(1)
+    assert (gaps == 0).any()
+
+
 def test_losses_are_divided_by_the_objects_of_all_processes(halves):
     """The mean over processes, as DDP takes it of the gradients, weighs every object alike."""
-    mean = sum(half for _, half in halves) / 2
+    mean = sum(half for _, half, _ in halves) / 2
     counts = [int(clip(index)[1].sounding.sum()) for index in range(2)]
     expected = sum(loss(index) * count for index, count in enumerate(counts)) / sum(counts)
     torch.testing.assert_close(mean, expected)
