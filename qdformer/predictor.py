@@ -23,7 +23,7 @@ from qdformer.data.sound_file import SAMPLE_RATE
 from qdformer.data.video_file import Picture, VideoFile
 from qdformer.engine.checkpointer import AVSCheckpointer
 from qdformer.engine.config_check import check_device
-from qdformer.engine.description import read_description
+from qdformer.engine.description import describe, read_description
 from qdformer.engine.setup import override
 from qdformer.errors import InputError
 from qdformer.modeling.acceleration import accelerate
@@ -111,9 +111,11 @@ class AudioVisualPredictor:
         Raises:
             InputError: the file or a setting cannot be used.
         """
+        described = None
         if isinstance(trained, CfgNode):
             self.cfg = trained.clone()
             self.metadata = MetadataCatalog.get(trained.DATASETS.TEST[0])
+            described = describe(trained, trained.DATASETS.TEST[0])
         else:
             self.cfg, self.metadata = read_description(os.fspath(trained))
         self.cfg.defrost()
@@ -122,7 +124,8 @@ class AudioVisualPredictor:
         self.cfg.MODEL.DEVICE = device or (self.cfg.MODEL.DEVICE if present else "cpu")
         check_device(self.cfg.MODEL.DEVICE)
         self.model = build_model(self.cfg).eval()
-        AVSCheckpointer(self.model, complete=True).load(self.cfg.MODEL.WEIGHTS)
+        checkpointer = AVSCheckpointer(self.model, complete=True, description=described)
+        checkpointer.load(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.QDFORMER.FAST_INFERENCE:
             accelerate(self.model)
 

@@ -13,6 +13,7 @@ import qdformer.qdformer  # noqa: F401
 from detectron2.engine import default_argument_parser, launch
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from qdformer.engine.checkpointer import AVSCheckpointer
+from qdformer.engine.description import describe
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError, is_input_error, sentence
@@ -24,7 +25,12 @@ def main(args):
     cfg = setup(args)
     if args.eval_only:
         model = Trainer.build_model(cfg)
-        checkpointer = AVSCheckpointer(model, cfg.OUTPUT_DIR, complete=True)
+        checkpointer = AVSCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            complete=True,
+            description=describe(cfg, cfg.DATASETS.TEST[0]),
+        )
         checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
         if cfg.MODEL.QDFORMER.FAST_INFERENCE:
             accelerate(model)

@@ -9,6 +9,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from qdformer.engine.description import reconcile
 from qdformer.engine.non_finite import all_finite
 from qdformer.engine.weights import read_weights
 from qdformer.errors import InputError
@@ -46,8 +47,8 @@ class AVSCheckpointer(DetectionCheckpointer):
                 otherwise it may hold a part, such as the backbone, to start training from.
             keep: the newest checkpoints that stay, of those with an iteration in their name; 0 for
                 all.
-            description: what saved files carry beside the weights, see
-                :func:`qdformer.engine.description.describe`.
+            description: of the run, see :func:`qdformer.engine.description.describe`: what saved
+                files carry, and what loaded ones are brought to or must agree with.
             others: see Detectron2's checkpointer.
         """
         super().__init__(model, save_dir, **others)
@@ -163,6 +164,9 @@ class AVSCheckpointer(DetectionCheckpointer):
         if isinstance(backbone, TimmBackbone) and not expected & checkpoint["model"].keys():
             renamed = backbone.rename_weights(checkpoint["model"])
             checkpoint["model"] = {f"backbone.{key}": value for key, value in renamed.items()}
+        if self.description:
+            own = self.model.state_dict()
+            reconcile(checkpoint, self.description, own, self._path, self.complete)
         incompatible = super()._load_model(checkpoint)
         wrong = {key for key, *_ in incompatible.incorrect_shapes}
         unfit = wrong | set(incompatible.missing_keys)

@@ -1,6 +1,7 @@
 """Settings that cannot work, named in the config's own words before anything is built."""
 
 import math
+from typing import Any
 
 import timm
 import torch
@@ -86,17 +87,17 @@ def check_config(cfg: CfgNode) -> None:
         InputError: names the key, its value and what is allowed.
     """
     for key, least in LEAST.items():
-        if _value(cfg, key) < least:
-            raise InputError(f"{key} is {_value(cfg, key)}; it must be at least {least}")
+        if value_of(cfg, key) < least:
+            raise InputError(f"{key} is {value_of(cfg, key)}; it must be at least {least}")
     for key, (low, high) in RANGES.items():
-        if not low <= _value(cfg, key) <= high:
-            raise InputError(f"{key} is {_value(cfg, key)}; it must lie in {low} to {high}")
+        if not low <= value_of(cfg, key) <= high:
+            raise InputError(f"{key} is {value_of(cfg, key)}; it must lie in {low} to {high}")
     defaults = get_cfg()
     for key in UNREAD:
-        if _value(cfg, key) != _value(defaults, key):
+        if value_of(cfg, key) != value_of(defaults, key):
             raise InputError(
-                f"{key} is {_value(cfg, key)}, of which nothing here would come; leave it at "
-                f"{_value(defaults, key)}"
+                f"{key} is {value_of(cfg, key)}, of which nothing here would come; leave it at "
+                f"{value_of(defaults, key)}"
             )
     _check_choices(cfg)
     _check_widths(cfg)
@@ -201,7 +202,7 @@ def _check_widths(cfg: CfgNode) -> None:
 
 def _check_pixels(cfg: CfgNode) -> None:
     for key in ("MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD"):
-        values = _value(cfg, key)
+        values = value_of(cfg, key)
         numbers = all(type(value) in (int, float) and math.isfinite(value) for value in values)
         positive = numbers and (key == "MODEL.PIXEL_MEAN" or min(values, default=0) > 0)
         if len(values) != 3 or not positive:
@@ -227,9 +228,9 @@ def _check_choices(cfg: CfgNode) -> None:
         "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler", "RandomSubsetTrainingSampler"),
     }
     for key, allowed in choices.items():
-        if _value(cfg, key) not in allowed:
+        if value_of(cfg, key) not in allowed:
             names = ", ".join(str(name) or '""' for name in allowed)
-            raise InputError(f"{key} is {_value(cfg, key)!r}; allowed: {names}")
+            raise InputError(f"{key} is {value_of(cfg, key)!r}; allowed: {names}")
     name = cfg.MODEL.TIMM.NAME
     if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone" and not timm.is_model(name):
         raise InputError(
@@ -237,7 +238,8 @@ def _check_choices(cfg: CfgNode) -> None:
         )
 
 
-def _value(cfg: CfgNode, key: str):
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """The value of a key such as ``SOLVER.BASE_LR``."""
     for name in key.split("."):
         cfg = cfg[name]
     return cfg

@@ -1,5 +1,6 @@
 """What a checkpoint says of itself, so that one file is enough to predict."""
 
+import logging
 import math
 from typing import Any
 
@@ -8,25 +9,36 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.modeling import build_model
+from torch import Tensor
 
 from qdformer.config import add_qdformer_config
-from qdformer.engine.config_check import check_config
+from qdformer.engine.config_check import check_config, value_of
 from qdformer.engine.setup import check_written_out
 from qdformer.engine.weights import read_weights
 from qdformer.errors import InputError
 
+logger = logging.getLogger(__name__)
 
-def describe(cfg: CfgNode) -> dict[str, Any]:
+
+# What the network takes frames and sounds for; weights are of no use with another value.
+INPUTS = ("INPUT.FORMAT", "INPUT.AUDIO_HOP", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD")
+
+# Rows of the class head, one a class in the order of the data set's.
+CLASS_ROWS = ("mask_decoder.class_head.2.weight", "mask_decoder.class_head.2.bias")
+
+
+def describe(cfg: CfgNode, dataset: str = "") -> dict[str, Any]:
     """What a run's checkpoints carry beside their weights.
 
     Args:
-        cfg: of the run, whose first training set has the classes.
+        cfg: of the run.
+        dataset: whose classes they are; by default the run's first training set.
 
     Returns:
         ``config``, a yaml that says nothing of this machine's folders for results; ``classes``, the
         names with background first; ``colors``, (R, G, B) of each, 0 to 255.
     """
-    metadata = MetadataCatalog.get(cfg.DATASETS.TRAIN[0])
+    metadata = MetadataCatalog.get(dataset or cfg.DATASETS.TRAIN[0])
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = ""
@@ -35,6 +47,79 @@ def describe(cfg: CfgNode) -> dict[str, Any]:
         "classes": [str(name) for name in metadata.stuff_classes],
         "colors": [[int(value) for value in color] for color in metadata.stuff_colors],
     }
+
+
+def reconcile(
+    checkpoint: dict[str, Any], run: dict[str, Any], own: dict[str, Tensor], path: str, whole: bool
+) -> None:
+    """Bring a checkpoint's class head to the classes of a run, by their names.
+
+    Args:
+        checkpoint: ``model`` is changed in place; one without ``description`` is left alone.
+        run: what :func:`describe` says of the run.
+        own: the state of the run's model, whose rows classes begin with that the checkpoint lacks.
+        path: of the checkpoint.
+        whole: whether nothing may begin anew, as for evaluation.
+
+    Raises:
+        InputError: the checkpoint contradicts the run: in its inputs or, if it is to be used as a
+            whole, by lacking one of the run's classes.
+    """
+    theirs, weights = checkpoint.get("description"), checkpoint["model"]
+    if not isinstance(theirs, dict):
+        return
+    try:
+        trained = CfgNode(_content(theirs))
+        old = [str(name) for name in theirs["classes"][1:]]
+        differing = [key for key in INPUTS if value_of(trained, key) != _of_run(run, key)]
+    except Exception as error:  # a description from anywhere breaks in any way
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise InputError(
+            f"{path}: what it says of its config and classes cannot be used ({reason}); write the "
+            "checkpoint again with this version, or give one without a description"
+        ) from error
+    for key in differing:
+        message = (
+            f"{path}: was trained with {key} {value_of(trained, key)}, but the run has "
+            f"{_of_run(run, key)}"
+        )
+        if whole or key != "INPUT.AUDIO_HOP":
+            raise InputError(f"{message}; set it to the checkpoint's")
+        logger.warning("%s, to which it is tuned", message)
+    new = run["classes"][1:]
+    missing = [name for name in new if name not in old]
+    if old == new or not all(key in weights and key in own for key in CLASS_ROWS):
+        return
+    if whole and missing:
+        raise InputError(
+            f"{path}: was trained on other classes than the data set's, without "
+            f"{', '.join(missing)}; it knows {', '.join(old)}"
+        )
+    logger.warning(
+        "%s: classes are taken by their names; %s",
+        path,
+        f"{', '.join(missing)} begin anew" if missing else "all of them are known",
+    )
+    for key in CLASS_ROWS:
+        rows = own[key].detach().cpu().clone()
+        for index, name in enumerate(new):
+            if name in old:
+                rows[index] = torch.as_tensor(weights[key][old.index(name)])
+        # Behind the classes, that of the background where it is trained as one.
+        if len(weights[key]) > len(old) and len(rows) > len(new):
+            rows[len(new) :] = torch.as_tensor(weights[key][len(old) :])
+        weights[key] = rows
+
+
+def _of_run(run: dict[str, Any], key: str) -> Any:
+    return value_of(CfgNode(yaml.safe_load(run["config"])), key)
+
+
+def _content(description: dict[str, Any]) -> dict[str, Any]:
+    """The config in a description from anywhere, as plain values."""
+    content = yaml.safe_load(description["config"])
+    check_written_out(content, "its config")
+    return content
 
 
 def read_description(path: str) -> tuple[CfgNode, Metadata]:
@@ -60,9 +145,7 @@ def read_description(path: str) -> tuple[CfgNode, Metadata]:
     cfg = get_cfg()
     add_qdformer_config(cfg)
     try:
-        content = yaml.safe_load(description["config"])
-        check_written_out(content, "its config")
-        cfg.merge_from_other_cfg(CfgNode(content))
+        cfg.merge_from_other_cfg(CfgNode(_content(description)))
         check_config(cfg)
         _check_network(cfg, weights["model"])
         metadata = _metadata(description, cfg.MODEL.QDFORMER.NUM_CLASSES)

@@ -6,7 +6,7 @@ import torch
 import yaml
 from detectron2.data import MetadataCatalog
 
-from qdformer.engine.description import describe, read_description
+from qdformer.engine.description import CLASS_ROWS, describe, read_description, reconcile
 from qdformer.errors import InputError
 from tests.engine.training import config, train
 from tests.videos import save_described
@@ -126,3 +126,58 @@ def test_a_config_from_anywhere_takes_no_memory(stored, settings, words):
     path = with_settings(stored, *settings)
     with pytest.raises(InputError, match=words):
         read_description(path)
+
+
+def checkpoint_of(names, **inputs):
+    """A checkpoint whose class head has in each row the place of its class, from 0 on."""
+    rows = torch.arange(float(len(names)))
+    config = {"INPUT": {"FORMAT": "RGB", "AUDIO_HOP": 0.96} | inputs}
+    config |= {"MODEL": {"PIXEL_MEAN": [1.0] * 3, "PIXEL_STD": [1.0] * 3}}
+    weights = {key: rows[:, None].expand(-1, 2) if "weight" in key else rows for key in CLASS_ROWS}
+    description = {"config": yaml.safe_dump(config), "classes": ["background", *names]}
+    return {"model": weights, "description": description}
+
+
+def rows_after(checkpoint, names, whole, **inputs):
+    """What the rows of the checkpoint become in a run with these classes; -1 are the run's own."""
+    run = checkpoint_of(names, **inputs)
+    own = {key: torch.full_like(value, -1) for key, value in run["model"].items()}
+    reconcile(checkpoint, run["description"], own, "model.pth", whole)
+    weight, bias = (checkpoint["model"][key] for key in CLASS_ROWS)
+    assert torch.equal(weight[:, 0], bias)
+    return bias.tolist()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_classes_in_another_order_are_mapped_by_name(whole):
+    assert rows_after(checkpoint_of(["a", "b", "c"]), ["a", "b", "c"], whole) == [0, 1, 2]
+    assert rows_after(checkpoint_of(["a", "b", "c"]), ["c", "a", "b"], whole) == [2, 0, 1]
+    assert rows_after(checkpoint_of(["a", "b", "c"]), ["c"], whole) == [2]
+
+
+def test_classes_that_the_checkpoint_lacks_begin_anew_or_are_refused(caplog):
+    with caplog.at_level("WARNING", logger="qdformer"):
+        assert rows_after(checkpoint_of(["a", "b"]), ["b", "new", "a"], False) == [1, -1, 0]
+    assert "new" in caplog.text
+    with pytest.raises(InputError, match="model.pth: .* new"):
+        rows_after(checkpoint_of(["a", "b"]), ["b", "new"], True)
+
+
+@pytest.mark.parametrize("inputs", [{"FORMAT": "BGR"}, {"AUDIO_HOP": 1.0}])
+def test_inputs_that_a_checkpoint_was_not_trained_on_are_refused(inputs):
+    (key,) = inputs
+    with pytest.raises(InputError, match=f"model.pth: .*INPUT.{key}"):
+        rows_after(checkpoint_of(["a"]), ["a"], True, **inputs)
+
+
+def test_another_audio_hop_may_be_tuned_to(caplog):
+    with caplog.at_level("WARNING", logger="qdformer"):
+        assert rows_after(checkpoint_of(["a"]), ["a"], False, AUDIO_HOP=1.0) == [0]
+    assert "INPUT.AUDIO_HOP" in caplog.text
+
+
+def test_a_description_that_is_none_is_told(caplog):
+    checkpoint = checkpoint_of(["a"])
+    checkpoint["description"]["config"] = "{"
+    with pytest.raises(InputError, match="model.pth: what it says of its config"):
+        rows_after(checkpoint, ["a"], True)
