@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import BinaryIO
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 # Registers the models.
 import qdformer.qdformer  # noqa: F401
 import qdformer.time_domain  # noqa: F401
-from qdformer.data.audio import required_samples
+from qdformer.data.audio import mono_samples, required_samples
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.sound_file import SAMPLE_RATE
 from qdformer.data.video_file import Picture, VideoFile
@@ -134,6 +134,7 @@ class AudioVisualPredictor:
         video: str | os.PathLike | BinaryIO | VideoFile,
         every: float = 1.0,
         waveform: np.ndarray | None = None,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Iterator[SegmentedFrame]:
         """Segment a video while it is read, in memory that does not grow with its length.
 
@@ -141,7 +142,9 @@ class AudioVisualPredictor:
             video: a path, a file object that can seek, or an opened video.
             every: seconds between segmented frames, ``SHORTEST`` to ``LONGEST``. Models that were
                 trained on AVSBench know one frame a second.
-            waveform: (L,) mono at 16 kHz, heard in place of the video's own sound.
+            waveform: (L,) mono, floats with full scale at 1 or integers, heard in place of the
+                video's own sound.
+            sample_rate: samples of ``waveform`` a second, Hz.
 
         Yields:
             A result for each span of ``every`` seconds, in order.
@@ -150,24 +153,38 @@ class AudioVisualPredictor:
             InputError: the video cannot be used.
         """
         video = video if isinstance(video, VideoFile) else VideoFile(video)
-        sound = video.sound() if waveform is None else _Waveform(waveform)
+        sound = video.sound() if waveform is None else _Waveform(waveform, sample_rate)
         return self._segment(video.sampled(checked_span(every)), sound, every)
 
     def segment_frames(
-        self, frames: Iterable[np.ndarray], waveform: np.ndarray, every: float = 1.0
+        self,
+        frames: Iterable[np.ndarray],
+        waveform: np.ndarray,
+        every: float = 1.0,
+        sample_rate: int = SAMPLE_RATE,
     ) -> Iterator[SegmentedFrame]:
         """Segment frames that no file holds; see :meth:`__call__`.
 
         Args:
             frames: (H, W, 3) uint8 RGB, all of one size, ``every`` seconds apart; the first stands
                 for the span that begins with the sound.
-            waveform: (L,) mono at 16 kHz.
+            waveform: (L,) mono, floats with full scale at 1 or integers.
             every: seconds.
+            sample_rate: samples of ``waveform`` a second, Hz.
 
         Raises:
-            InputError: a frame or the sound is of another kind.
+            InputError: a frame or the sound is of another kind, or the sound lasts more than twice
+                as long as the frames, where their number is known: it has another rate then.
         """
-        return self._segment(_pictures(frames), _Waveform(waveform), checked_span(every))
+        sound, every = _Waveform(waveform, sample_rate), checked_span(every)
+        seconds = len(sound.samples) / SAMPLE_RATE
+        if isinstance(frames, Sized) and seconds > 2 * len(frames) * every + 1:
+            raise InputError(
+                f"the sound lasts {seconds:g} s at {sample_rate} Hz, and {len(frames)} frames "
+                f"{len(frames) * every:g} s; give its own sample_rate, or the part that belongs to "
+                "the frames"
+            )
+        return self._segment(_pictures(frames), sound, every)
 
     def _segment(
         self, pictures: Iterable[Picture], sound, every: float
@@ -209,13 +226,8 @@ class AudioVisualPredictor:
 class _Waveform:
     """A sound that is at hand, read as :class:`qdformer.data.sound_track.SoundTrack` is."""
 
-    def __init__(self, samples: np.ndarray):
-        self.samples = np.asarray(samples, dtype=np.float32)
-        if self.samples.ndim != 1 or not np.isfinite(self.samples).all():
-            raise InputError(
-                f"the sound has shape {self.samples.shape}, or samples that are not finite; give "
-                "(L,) mono at 16 kHz"
-            )
+    def __init__(self, samples: np.ndarray, sample_rate: int):
+        self.samples = mono_samples(samples, sample_rate)
 
     def read(self, start: int, count: int) -> np.ndarray:
         piece = self.samples[max(start, 0) : max(start + count, 0)]

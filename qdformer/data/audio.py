@@ -12,6 +12,7 @@ import pickle
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,13 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 
 from qdformer.data.files import open_file
-from qdformer.data.sound_file import SAMPLE_RATE, Sound, read_sound_file
+from qdformer.data.sound_file import (
+    HIGHEST_RATE,
+    LOWEST_RATE,
+    SAMPLE_RATE,
+    Sound,
+    read_sound_file,
+)
 from qdformer.errors import InputError
 from qdformer.restricted_pickle import read_pickle
 
@@ -42,6 +49,9 @@ _LOWEST_HZ, _HIGHEST_HZ = 125.0, 7500.0
 _EXAMPLE_SAMPLES = _WINDOW + _HOP * (EXAMPLE_FRAMES - 1)
 # Samples at the limit of float32 have 95. From here on a network's numbers would overflow.
 _MAX_LOG_MEL = 100.0
+
+# Clipped sound is a little above 1, 8-bit samples that were taken for floats go up to 128.
+_LOUDEST = 16.0
 
 _warned: set[str] = set()
 
@@ -243,6 +253,47 @@ def _warn_once(what: str, path: str | Path) -> None:
     if what not in _warned:
         _warned.add(what)
         logger.warning("Sound %s %s; further files of that kind are not named.", path, what)
+
+
+def mono_samples(waveform: Any, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
+    """A sound that is at hand, as :func:`read_waveform` gives that of a file.
+
+    Args:
+        waveform: (L,) mono: floats with full scale at 1, or integers whose type says theirs, as
+            ``wave``, ``scipy.io.wavfile`` and sound cards give them (uint8 is silent at 128).
+        sample_rate: samples a second, Hz.
+
+    Returns:
+        (L,) float32 at 16 kHz, full scale at 1.
+
+    Raises:
+        InputError: it has another shape or type, holds NaN or infinity, has floats of a full scale
+            far beyond 1, or a rate that is not read.
+    """
+    samples = np.asarray(waveform)
+    if not LOWEST_RATE <= sample_rate <= HIGHEST_RATE:
+        raise InputError(
+            f"the sound is sampled at {sample_rate} Hz; {LOWEST_RATE} to {HIGHEST_RATE} are read"
+        )
+    if samples.ndim != 1 or samples.dtype.kind not in "iuf":
+        raise InputError(
+            f"the sound is {samples.dtype} of shape {samples.shape}; give (L,) mono, floats in "
+            "[-1, 1] or integers"
+        )
+    if samples.dtype.kind in "iu":
+        info = np.iinfo(samples.dtype)
+        middle = 0 if samples.dtype.kind == "i" else (int(info.max) + 1) // 2
+        samples = (samples.astype(np.float64) - middle) / (int(info.max) + 1 - middle)
+    samples = samples.astype(np.float32)
+    peak = float(np.abs(samples).max(initial=0))
+    if not peak <= _LOUDEST:
+        raise InputError(
+            f"the sound has samples of {peak:g}; floats have full scale at 1, so divide them by "
+            "theirs (32768 for 16 bits), or give integers"
+        )
+    if sample_rate != SAMPLE_RATE:
+        samples = resampler(resampling_ratio(sample_rate))(torch.from_numpy(samples)).numpy()
+    return samples
 
 
 def _to_16k(path: str | Path, sound: Sound) -> np.ndarray:

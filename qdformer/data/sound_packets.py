@@ -15,6 +15,7 @@ import av
 import numpy as np
 from av.container import InputContainer, OutputContainer
 
+from qdformer.data.audio import mono_samples
 from qdformer.data.sound_file import SAMPLE_RATE
 from qdformer.data.sound_track import PlacedSound
 from qdformer.data.video_file import VideoFile
@@ -34,7 +35,7 @@ def waveform_sound(output: OutputContainer, waveform: np.ndarray) -> Sound:
     """(L,) samples in [-1, 1] at 16 kHz as AAC, then silence without end."""
     output.add_stream("aac", rate=SAMPLE_RATE, layout="mono", bit_rate=_BIT_RATE)
     for start, end in _blocks(SAMPLE_RATE):
-        piece = np.asarray(waveform[start:end], np.float32)[None]
+        piece = mono_samples(waveform[start:end])[None]
         piece = np.pad(piece, ((0, 0), (0, end - start - piece.shape[1])))
         yield start / SAMPLE_RATE, _frame(piece, start, SAMPLE_RATE)
 

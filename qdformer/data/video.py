@@ -14,7 +14,7 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from torch import Tensor
 
-from qdformer.data.audio import SAMPLE_RATE
+from qdformer.data.audio import SAMPLE_RATE, mono_samples
 from qdformer.data.sound_packets import Sound, own_sound, waveform_sound
 from qdformer.data.video_file import Picture, VideoFile
 from qdformer.errors import InputError
@@ -49,7 +49,8 @@ def write_video(
         path: The file to write, ending in ``.mp4``, in a folder that exists.
         frames: (H, W, 3) uint8 RGB, all of one size, each shown for ``1 / fps`` seconds.
         fps: Frames a second, positive.
-        waveform: (L,) float32 in [-1, 1] (values beyond it are clipped), or None for no sound.
+        waveform: (L,) floats in [-1, 1] (values beyond it are clipped) or integers, see
+            :func:`~qdformer.data.audio.mono_samples`; None for no sound.
         sample_rate: Samples a second of ``waveform`` (Hz), one of those that AAC knows.
 
     Raises:
@@ -80,7 +81,7 @@ def write_like(
         path: The file to write, ending in ``.mp4``, in a folder that exists.
         video: What the pictures are of.
         pictures: Of the video's size and with its times, ascending; not necessarily all of them.
-        waveform: (L,) float32 in [-1, 1] at 16 kHz from the first picture on, which takes the place
+        waveform: (L,) floats in [-1, 1] or integers at 16 kHz from the first picture on, in place
             of the video's own sound, cut or continued with silence. By default that is copied as it
             is stored or, where browsers would not play it in an mp4 file, encoded as AAC.
 
@@ -187,7 +188,7 @@ def _even(image: np.ndarray) -> av.VideoFrame:
 
 def _sound(waveform: np.ndarray | Tensor, start: int, end: int, sample_rate: int) -> av.AudioFrame:
     """Samples [start, end), silence where the sound is over."""
-    piece = np.clip(np.asarray(waveform[start:end], dtype=np.float32), -1, 1)
+    piece = np.clip(mono_samples(waveform[start:end]), -1, 1)
     piece = np.pad(piece, (0, end - start - len(piece)))
     frame = av.AudioFrame.from_ndarray(piece[None], format="fltp", layout="mono")
     frame.sample_rate, frame.pts, frame.time_base = sample_rate, start, Fraction(1, sample_rate)

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from qdformer.data import audio
-from qdformer.data.audio import log_mel, log_mel_examples, required_samples
+from qdformer.data.audio import log_mel, log_mel_examples, mono_samples, required_samples
+from qdformer.errors import InputError
 
 SILENCE = math.log(0.01)
 
@@ -144,3 +145,40 @@ def test_chosen_examples_are_those_of_the_whole():
         whole = log_mel_examples(waveform, 10, hop)
         for chosen in (slice(None), slice(3, 8), slice(9, 14)):
             assert torch.equal(log_mel_examples(waveform, 10, hop, chosen), whole[chosen])
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "float32", "float64"])
+def test_samples_of_every_type_are_the_same_sound(kind):
+    wave = 0.5 * np.sin(np.arange(1600) / 20)
+    scale, middle = {"uint8": (128, 128), "int16": (2**15, 0), "int32": (2**31, 0)}.get(
+        kind, (1, 0)
+    )
+    given = wave * scale + middle
+    given = (given.round() if scale > 1 else given).astype(kind)
+    found = mono_samples(given)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, wave, atol=1 / scale if scale > 1 else 1e-6)
+
+
+def test_samples_at_another_rate_are_resampled():
+    tone = np.sin(2 * np.pi * 440 * np.arange(48_000) / 48_000)
+    found = mono_samples(tone, 48_000)
+    expected = np.sin(2 * np.pi * 440 * np.arange(16_000) / 16_000)
+    assert len(found) == 16_000
+    np.testing.assert_allclose(found[100:-100], expected[100:-100], atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [np.zeros((2, 16)), np.array([0.0, 20_000.0]), np.array([np.nan]), np.array([np.inf]),
+     np.zeros(4, complex), np.array(["loud"])],
+)  # fmt: skip
+def test_what_is_no_mono_sound_is_refused(wrong):
+    with pytest.raises(InputError, match="the sound"):
+        mono_samples(wrong)
+
+
+@pytest.mark.parametrize("rate", [0, -1, 10**9])
+def test_rates_that_are_not_read(rate):
+    with pytest.raises(InputError, match=f"{rate} Hz"):
+        mono_samples(np.zeros(16), rate)
