@@ -18,6 +18,7 @@ from detectron2.utils.logger import setup_logger
 
 from qdformer.config import add_qdformer_config
 from qdformer.data.avsbench import register_avs
+from qdformer.data.contract import check_records, complete_metadata
 from qdformer.engine.config_check import check_config, check_machine, clips_per_process
 from qdformer.errors import InputError
 
@@ -134,9 +135,11 @@ def load_records(name: str) -> list[dict[str, Any]]:
     if name not in DatasetCatalog.list():
         known = [known for known in DatasetCatalog.list() if LAYOUT_NAME.search(known)]
         raise InputError(f"data set {name!r} is not registered; known: {', '.join(sorted(known))}")
-    records = DatasetCatalog.get(name) if LAYOUT_NAME.search(name) else []
-    if len(MetadataCatalog.get(name).get("stuff_classes", ())) < 2:
-        raise InputError(f"data set {name!r} has no classes to segment; it must be audio-visual")
+    # AVSBench's trees name their classes when they are read.
+    records = DatasetCatalog.get(name) if LAYOUT_NAME.search(name) else None
+    complete_metadata(name)
+    records = DatasetCatalog.get(name) if records is None else records
+    check_records(name, records)
     return records
 
 

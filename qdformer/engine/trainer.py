@@ -211,7 +211,7 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluators:
         """The evaluator that the data set's metadata names, and that of the codebook's language."""
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        scored = EVALUATORS[MetadataCatalog.get(dataset_name).evaluator_type](dataset_name, folder)
+        scored = EVALUATORS[evaluator_type(dataset_name)](dataset_name, folder)
         threshold = cfg.MODEL.QDFORMER.CLASS_THRESHOLD
         language = LanguageEvaluator(dataset_name, folder, class_threshold=threshold)
         return DatasetEvaluators([scored, language])
@@ -266,10 +266,24 @@ def skipped_file(cfg) -> str:
     return os.path.join(cfg.OUTPUT_DIR, "skipped_clips.txt")
 
 
+def evaluator_type(name: str) -> str:
+    """The key of ``EVALUATORS`` that a data set's metadata name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    given = MetadataCatalog.get(name).evaluator_type
+    if given not in EVALUATORS:
+        raise InputError(
+            f"data set {name!r} has evaluator_type {given!r}; known: {', '.join(EVALUATORS)}"
+        )
+    return given
+
+
 def headline_metric(cfg) -> str:
     """The metric that picks the best checkpoint: J&F or mIoU of the first test set."""
     first = cfg.DATASETS.TEST[0]
-    metric = HEADLINE[MetadataCatalog.get(first).evaluator_type]
+    metric = HEADLINE[evaluator_type(first)]
     return metric if len(cfg.DATASETS.TEST) == 1 else f"{first}/{metric}"
 
 
