@@ -23,7 +23,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.skipping import SkipUnreadable
+from qdformer.data.skipping import DropUnreadable, SkipUnreadable, without_dropped
 from qdformer.data.source_mix import mix_sources
 from qdformer.data.train_loader import TrainLoader
 from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
@@ -204,8 +204,11 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_test_loader(cls, cfg, dataset_name: str):
-        """One clip at a time, at its own length."""
-        return build_detection_test_loader(cfg, dataset_name, mapper=AVSDatasetMapper(cfg, False))
+        """One clip at a time, at its own length; none in place of one that cannot be read."""
+        mapper = DropUnreadable(AVSDatasetMapper(cfg, False), skipped_file(cfg))
+        return build_detection_test_loader(
+            cfg, dataset_name, mapper=mapper, collate_fn=without_dropped
+        )
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluators:
@@ -299,13 +302,15 @@ def predict_some(cfg, model: nn.Module, count: int) -> Iterator[tuple[dict, dict
     Yields:
         The record of a clip and the model's output for it.
     """
-    records, mapper = DatasetCatalog.get(cfg.DATASETS.TEST[0]), AVSDatasetMapper(cfg, False)
+    records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
+    mapper = DropUnreadable(AVSDatasetMapper(cfg, False), skipped_file(cfg))
     count = min(count, len(records))
     was_training = model.training
     model.eval()
     for index in range(count):
         record = records[index * len(records) // count]
-        yield record, model([mapper(record)])[0]
+        if clip := mapper(record):
+            yield record, model([clip])[0]
     model.train(was_training)
 
 
