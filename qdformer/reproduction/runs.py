@@ -21,6 +21,7 @@ from tqdm import tqdm
 from qdformer.engine.hooks import Stopped
 from qdformer.engine.setup import load_config, load_records, register_roots
 from qdformer.engine.trainer import HEADLINE
+from qdformer.errors import InputError
 from qdformer.reproduction.experiments import Experiment, Row
 from qdformer.whole_file import write_json
 
@@ -97,12 +98,13 @@ def plan(
     register_roots(cfg.DATASETS.AVS_ROOTS)
     for name in data:
         load_records(f"{name}_train"), load_records(f"{name}_test")
+    scheduled = {name: config_of(name, config_file, overrides) for name in data}
     runs: list[Run] = []
     for name in data:
         for seed in range(seeds):
             trained: dict[str, Path] = {}
             for row in experiment.rows:
-                cfg = _config(row, name, seed, config_file, overrides)
+                cfg = _config(row, name, seed, scheduled[name], overrides)
                 weights = trained[row.weights_of] if row.weights_of else None
                 source = cfg.dump() + str(weights and weights.name)
                 digest = hashlib.sha256(source.encode()).hexdigest()[:10]
@@ -112,6 +114,36 @@ def plan(
                 final = weights and weights / "model_final.pth"
                 runs.append(Run(row, name, seed, folder, cfg, final))
     return runs
+
+
+def config_of(data: str, config_file: str, overrides: Sequence[str]) -> str:
+    """The config whose schedule is a data set's: iterations mean epochs of the clips they count.
+
+    Args:
+        data: a registered data set without its split.
+        config_file: what the user gave; one that names no data set serves all.
+        overrides: keys and values in turn; with ``SOLVER.MAX_ITER`` the schedule is the user's own.
+
+    Returns:
+        The given file, or what stands beside it with the data set's layout in its name, as
+        ``qdformer_r50_ms3.yaml`` beside ``qdformer_r50.yaml``.
+
+    Raises:
+        InputError: neither trains on the data set.
+    """
+    own, named = (f"{data}_train",), load_config(config_file, list(overrides)).DATASETS.TRAIN
+    if "SOLVER.MAX_ITER" in overrides or not named:
+        return config_file
+    given = Path(config_file)
+    sibling = given.with_name(f"{given.stem}_{data.rpartition('_')[2]}{given.suffix}")
+    for path in (given, sibling):
+        if path.is_file() and load_config(str(path), list(overrides)).DATASETS.TRAIN == own:
+            return str(path)
+    raise InputError(
+        f"{config_file} has a schedule for {named[0]}, not for {own[0]}, which has other clips; "
+        "give a config that trains on it, or the keys SOLVER.MAX_ITER, SOLVER.STEPS and "
+        "TEST.EVAL_PERIOD"
+    )
 
 
 def execute(runs: Sequence[Run]) -> None:
@@ -204,7 +236,8 @@ def _iterations_done(folder: Path) -> int:
 
 
 def _metrics(run: Run) -> dict[str, float | None]:
-    (path,) = (run.folder / "inference" / f"{run.data}_test").glob("*.json")
+    name, (task, _) = f"{run.data}_test", headline(run.data)
+    path = run.folder / "inference" / name / f"{name}_{task}.json"
     return json.loads(path.read_text(encoding="utf-8"))["metrics"]
 
 

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import textwrap
+from pathlib import Path
 
 import pytest
 from tqdm import tqdm
@@ -11,8 +12,9 @@ from qdformer.engine.hooks import Stopped
 from qdformer.errors import InputError
 from qdformer.reproduction import runs as runs_module
 from qdformer.reproduction.experiments import EXPERIMENTS, Experiment, Row, find_experiment
-from qdformer.reproduction.runs import execute, plan
+from qdformer.reproduction.runs import config_of, execute, plan
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 STAND_IN = """
     import json, os, sys
     from pathlib import Path
@@ -180,3 +182,22 @@ def test_who_waits_for_an_earlier_call_says_so(tmp_path):
         assert "waiting for its end" in said[0] and said[1] == ""
     with runs_module._alone(tmp_path, Bar()):
         assert len(said) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [("avsbench_avss", "qdformer_r50"), ("avsbench_ms3", "qdformer_r50_ms3"),
+     ("avsbench_s4", "qdformer_r50_s4")],
+)  # fmt: skip
+def test_a_schedule_belongs_to_its_data_set(data, expected):
+    """MS3 has 13 epochs of 296 clips, 962 iterations, not the 33,992 of AVSS."""
+    given = str(CONFIGS / "qdformer_r50.yaml")
+    assert config_of(data, given, []) == str(CONFIGS / f"{expected}.yaml")
+
+
+def test_a_schedule_for_other_clips_is_refused_or_the_users_own():
+    given = str(CONFIGS / "qdformer_r50.yaml")
+    with pytest.raises(InputError, match="avsbench_avss_train, not for mine_ms3_train"):
+        config_of("mine_ms3", given, [])
+    assert config_of("mine_ms3", given, ["SOLVER.MAX_ITER", "10"]) == given
+    assert config_of("mine_ms3", "", []) == ""
