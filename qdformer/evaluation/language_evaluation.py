@@ -20,6 +20,7 @@ MEASURES = {
     "local_cosine": "cosine of a local token and its word",
     "global_words": "words in use by global tokens",
     "local_words": "words in use by local tokens",
+    "frames_with_repeats": "frames in which two tokens hold the same word, %",
     "variance_within_slots": "variance of global tokens that is not between the N slots, %",
     "mutual_information": "normalized mutual information of words and classes",
     "single_source_information": "the same on clips with one source",
@@ -120,12 +121,17 @@ class LanguageEvaluator(ClipEvaluator):
             *(cosine / tokens for cosine in cosines),
             len(vocabulary),
             len(np.unique(spoken["local"])),
+            100 * np.mean([_repeats(frame) for clip in scores for frame in clip.local_codes]),
             100 * _variance_within_slots(scores),
             mutual_information(words, classes),
             mutual_information(words[single], classes[single]),
             100 * purity(counts),
         )
         return dict(zip(MEASURES, map(float, values), strict=True)), {}
+
+
+def _repeats(words: np.ndarray) -> bool:
+    return len(np.unique(words)) < len(words)
 
 
 def _cosines(output: dict[str, Tensor], key: str) -> float:

@@ -50,9 +50,9 @@ def clip(tmp_path):
 def clips(clip):
     sure, unsure = [[0.9, 0.9], [0.9, 0.9]], [[0.9, 0.9], [0.9, 0.0]]
     return [
-        clip("a", 1, 2, local=[[0, 1], [0, 1]], heard=[0, 1], scores=sure),
+        clip("a", 1, 2, local=[[0, 1], [2, 1]], heard=[0, 1], scores=sure),
         # The last token is not confident, so that its word counts neither as found nor as heard.
-        clip("b", 1, 0, local=[[0, 3], [2, 3]], heard=[0, 2], scores=unsure),
+        clip("b", 1, 0, local=[[0, 0], [2, 3]], heard=[0, 2], scores=unsure),
     ]
 
 
@@ -65,8 +65,9 @@ def evaluate(parts, folder=None):
 
 def test_values_by_hand(clip, tmp_path):
     (result,) = evaluate(clips(clip), str(tmp_path)).values()
-    assert result["local_in_vocabulary"] == pytest.approx(100 * 6 / 8)
+    assert result["local_in_vocabulary"] == pytest.approx(100 * 7 / 8)
     assert result["confident_in_clip"] == pytest.approx(100 * 6 / 7)
+    assert result["frames_with_repeats"] == pytest.approx(25)
     assert result["global_cosine"] == pytest.approx(1)
     assert result["local_cosine"] == pytest.approx(0.5)
     assert (result["global_words"], result["local_words"]) == (3, 4)
@@ -75,7 +76,7 @@ def test_values_by_hand(clip, tmp_path):
     within = np.square(slots - slots.mean(1, keepdims=True)).sum()
     total = np.square(slots - slots.mean((0, 1))).sum()
     assert result["variance_within_slots"] == pytest.approx(100 * within / total)
-    # Found: man by word 0 three times and by word 2 once, dog by word 1 twice.
+    # Found: man by the words 0 and 2 twice each, dog by word 1 twice.
     assert result["purity"] == 100
     assert 0 < result["mutual_information"] < 1
     assert result["single_source_information"] == 0  # one class only
