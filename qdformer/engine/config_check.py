@@ -96,7 +96,7 @@ def check_config(cfg: CfgNode) -> None:
     for key in UNREAD:
         if value_of(cfg, key) != value_of(defaults, key):
             raise InputError(
-                f"{key} is {value_of(cfg, key)}, of which nothing here would come; leave it at "
+                f"{key} is {value_of(cfg, key)}, but nothing here reads it; leave it at "
                 f"{value_of(defaults, key)}"
             )
     _check_choices(cfg)

@@ -16,6 +16,9 @@ UPDATE_RULES = ("gradient", "ema")
 # Of its fair share 1 / K of the global tokens; what is used less is no word of the vocabulary.
 IN_USE = 0.1
 
+# Between two steps; more than anybody accumulates gradients over.
+MOST_FORWARDS = 1000
+
 
 @dataclasses.dataclass(frozen=True)
 class Quantized:
@@ -147,9 +150,18 @@ class Codebook(nn.Module):
             quantized = self._pass(continuous, words.detach())
             # Not where gradients are off: passes that only measure batch statistics are no steps.
             if update and self.training and torch.is_grad_enabled():
-                self._taught.append((continuous.detach().flatten(0, -2), codes))
+                self._teach(continuous.detach().flatten(0, -2), codes)
         codes = codes.view(tokens.shape[:-1])
         return Quantized(quantized.to(tokens.dtype), continuous, codes, loss)
+
+    def _teach(self, tokens: Tensor, codes: Tensor) -> None:
+        if len(self._taught) == MOST_FORWARDS:
+            raise RuntimeError(
+                f"{MOST_FORWARDS} training forwards without a step of the codebook, which would "
+                "never learn; call its step() after each step of your optimizer, or make that by "
+                "qdformer.engine.optimizer.build_optimizer"
+            )
+        self._taught.append((tokens, codes))
 
     def _pass(self, continuous: Tensor, words: Tensor) -> Tensor:
         """The value of the words, so far as the bottleneck is closed, and a gradient through it."""

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from qdformer.modeling.codebook import Codebook, ContinuousTokens, rotate
+from qdformer.modeling.codebook import MOST_FORWARDS, Codebook, ContinuousTokens, rotate
 
 CODES, CHANNELS = 8, 4
 PLAIN = {"num_codes": CODES, "channels": CHANNELS, "commitment": 0.5}
@@ -126,6 +126,16 @@ def test_two_batches_of_a_step_count_as_one():
     two(tokens[:2]), two(tokens[2:])
     two.step()
     torch.testing.assert_close(one.state_dict(), two.state_dict())
+
+
+def test_a_loop_that_never_steps_the_codebook_is_told():
+    codebook, tokens = make(), torch.randn(1, 1, CHANNELS)
+    for _ in range(MOST_FORWARDS):
+        codebook(tokens)
+    with pytest.raises(RuntimeError, match=r"step\(\)"):
+        codebook(tokens)
+    codebook.step()
+    codebook(tokens)
 
 
 def test_ema_codeword_goes_to_the_mean_of_its_tokens():
