@@ -1,7 +1,9 @@
+import pytest
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from qdformer.engine.optimizer import build_optimizer, parameter_groups
-from tests.samples import small_config, small_model
+from tests.samples import make_clip, small_config, small_model
 
 
 def groups_of(model):
@@ -22,7 +24,7 @@ def test_every_parameter_in_exactly_one_group():
 
 
 def test_rates_and_decay():
-    found, _ = groups_of(small_model())
+    found, _ = groups_of(small_model("MODEL.QDFORMER.CODEBOOK.UPDATE", "gradient"))
     assert found["backbone.stem.conv1.weight"] == (0.5, 0.1)
     assert found["backbone.stem.conv1.norm.weight"] == (0.5, 0.0)
     assert found["audio_encoder.vggish.features.0.weight"] == (1.0, 0.1)
@@ -45,3 +47,17 @@ def test_configs_values():
     groups = build_optimizer(cfg, small_model()).param_groups
     assert {group["lr"] for group in groups} == {0.01, 0.005}
     assert {group["weight_decay"] for group in groups} == {0.2, 0.0}
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_a_step_of_the_optimizer_is_one_of_the_codebook(clip):
+    model = small_model().train()
+    cfg = small_config("SOLVER.CLIP_GRADIENTS.ENABLED", clip)
+    optimizer = build_optimizer(cfg, model)
+    for _ in range(3):
+        with EventStorage():
+            sum(model([make_clip()]).values()).backward()
+    assert int(model.codebook.steps) == 0
+    optimizer.step()
+    optimizer.step()  # nothing was quantized in between
+    assert int(model.codebook.steps) == 1
