@@ -136,8 +136,12 @@ def cell_centres(height: int, width: int, like: Tensor) -> Tensor:
 
 
 def padding_mask(centres: Tensor, valid: Tensor) -> Tensor:
-    """True for cells whose centre (S, 2) lies in the padding of a frame (F, 2): (F, S) bool."""
-    return (centres[None] > valid.flip(-1)[:, None]).any(-1)
+    """True for cells whose center (S, 2) lies in the padding of a frame (F, 2): (F, S) bool.
+
+    However small a frame is, the first row and column of a level are part of it.
+    """
+    ends = torch.maximum(valid.flip(-1), centres[0])
+    return (centres[None] > ends[:, None]).any(-1)
 
 
 def neighbouring_frames(lengths: list[int], window: int) -> Tensor:

@@ -57,6 +57,16 @@ def test_cell_centres():
     assert cell_centres(1, 2, torch.zeros(1)).tolist() == [[0.25, 0.5], [0.75, 0.5]]
 
 
+def test_a_frame_of_less_than_a_cell_is_not_all_padding():
+    centres = cell_centres(2, 3, torch.zeros(1))
+    hidden = padding_mask(centres, torch.tensor([[0.01, 0.01], [0.01, 1.0], [1.0, 0.6]]))
+    assert hidden.tolist() == [
+        [False, True, True, True, True, True],
+        [False, False, False, True, True, True],
+        [False, False, True, False, False, True],
+    ]
+
+
 def test_what_is_padded_has_no_influence():
     encoder, inputs = make(1), features(2)
     for layer in encoder.layers:
