@@ -18,7 +18,13 @@ from qdformer.data.avsbench import LAYOUTS
 from qdformer.data.boundary import check_inside
 from qdformer.data.classes import class_palette, read_classes
 from qdformer.data.clips import SPLITS, Layout, clip_record, find_folder, numbered_files, read_table
-from qdformer.data.image import IGNORE_LABEL, LabelFormat, read_image, read_label_map
+from qdformer.data.image import (
+    IGNORE_LABEL,
+    LabelFormat,
+    read_brightness,
+    read_image,
+    read_label_map,
+)
 from qdformer.errors import InputError
 
 # What keeps a training from starting or spoils it, and what it can do with.
@@ -34,6 +40,7 @@ WARNINGS = {
     "unannotated": "clips in which frames have no mask (they carry no loss and are not evaluated)",
     "colour": "colour masks with colours of no class (such pixels are ignored)",
     "disagreement": "colour masks that disagree with the index masks (the index masks are used)",
+    "dark": "masks in which something that is not black reads as background",
     "sound": "sound too short for its frames (continued by silence)",
 }
 
@@ -41,6 +48,10 @@ WARNINGS = {
 PUBLISHED_CLIPS = {"s4": (3452, 740, 740), "ms3": (296, 64, 64), "avss": (8498, 1304, 1554)}
 
 _SHOWN = 5
+
+# The largest part of what is not black that may be darker than the threshold, as around an object
+# whose edges were smoothed.
+_SOFT_EDGES = 0.2
 
 
 @dataclass(frozen=True)
@@ -242,6 +253,8 @@ def _check_masks(
         return
     if labels.shape != size:
         yield Finding("size", _sizes(path, labels.shape, size))
+    if used_format == "binary":
+        yield from _check_dark(path, labels)
     outside = labels[labels >= len(palette)]
     if used_format == "palette" and outside.size:
         yield Finding("colour", f"{path}: {outside.size:,} pixels have the colour of no class.")
@@ -253,6 +266,17 @@ def _check_masks(
         )
     for other_format in paths.keys() - {used_format}:
         yield from _check_other(paths[other_format], other_format, labels, palette)
+
+
+def _check_dark(path: str, labels: np.ndarray) -> Iterator[Finding]:
+    """Dark objects beside bright ones read as background, as the soft edges of these should."""
+    dark = (read_brightness(path) > 0) & (labels == 0)
+    if dark.sum() > _SOFT_EDGES * (dark.sum() + labels.sum()):
+        yield Finding(
+            "dark",
+            f"{path}: {int(dark.sum()):,} pixels are not black but darker than 128, and read as "
+            "background.",
+        )
 
 
 def _check_other(

@@ -83,10 +83,10 @@ def read_label_map(
     Args:
         path: a file without lossy compression (png).
         label_format: what the pixels mean.
-            ``"binary"``: foreground (1) is where the brightest channel of the visible colour is
-            above 127. A file in which nothing is brighter than 1 holds the labels 0 and 1
-            themselves. This reads 0/255, 0/1, 1-bit, grey, palette and RGB files alike, and never
-            dithers.
+            ``"binary"``: foreground (1) is where the brightest channel of the visible color is
+            above 127. A file in which nothing is that bright holds labels or dark colors:
+            foreground is then what is not black. This reads 0/255, 0/1, object ids, 1-bit, grey,
+            palette and RGB files alike, and never dithers.
             ``"index"``: the stored grey value or palette index is the class, 255 is ignored.
             ``"palette"``: the visible colour is looked up in ``palette``.
         palette: (num_classes, 3) RGB in 0..255, for ``"palette"`` only.
@@ -99,13 +99,22 @@ def read_label_map(
             was expected.
     """
     if label_format == "binary":
-        brightness = _decode(path, _brightest_channel)
-        threshold = 127 if brightness.max(initial=0) > 1 else 0
+        brightness = read_brightness(path)
+        threshold = 127 if brightness.max(initial=0) > 127 else 0
         return (brightness > threshold).view(np.uint8)
     if label_format == "index":
         return _read_index_map(path)
     assert label_format == "palette" and palette is not None, (label_format, palette)
     return _look_up(_decode(path, _rgb), np.asarray(palette, np.uint8))
+
+
+def read_brightness(path: str | Path) -> np.ndarray:
+    """Reads the brightest channel of each pixel's visible color: (H, W) uint8.
+
+    Raises:
+        InputError: as :func:`read_image`.
+    """
+    return _decode(path, _brightest_channel)
 
 
 def _read_index_map(path: str | Path) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Settings that cannot work, named in the config's own words before anything is built."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import timm
@@ -25,6 +26,7 @@ LEAST = {
     "MODEL.QDFORMER.ENCODER.TEMPORAL_WINDOW": 0,
     "MODEL.QDFORMER.CODEBOOK.NUM_CODES": 1,
     "INPUT.NUM_FRAMES": 1,
+    "INPUT.MAX_SIZE_TRAIN": 1,
     "SOLVER.IMS_PER_BATCH": 1,
     "SOLVER.MAX_ITER": 1,
     "SOLVER.CHECKPOINT_PERIOD": 1,
@@ -34,6 +36,9 @@ LEAST = {
     "TEST.WINDOW_OVERLAP": 0,
     "DATALOADER.NUM_WORKERS": 0,
 }
+
+# Numbers that may be negative; RANGES says how far.
+SIGNED = ("DATALOADER.SINGLE_SOURCE",)
 
 # What Detectron2's get_norm knows.
 NORMS = ("", "BN", "SyncBN", "FrozenBN", "GN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
@@ -55,6 +60,9 @@ RANGES = {
     "INPUT.SEPARATION.NUM_SOURCES": (1, 100),
     "TEST.WINDOW": (1, 1000),
     "INPUT.AUDIO_HOP": (0.01, 60),
+    "INPUT.AUDIO_GAIN": (0, 100),
+    # numpy's generators take no more.
+    "SEED": (-1, 2**32 - 1),
     "SOLVER.BASE_LR": (0, 100),
 }
 
@@ -92,6 +100,7 @@ def check_config(cfg: CfgNode) -> None:
     for key, (low, high) in RANGES.items():
         if not low <= value_of(cfg, key) <= high:
             raise InputError(f"{key} is {value_of(cfg, key)}; it must lie in {low} to {high}")
+    _check_numbers(cfg)
     defaults = get_cfg()
     for key in UNREAD:
         if value_of(cfg, key) != value_of(defaults, key):
@@ -125,6 +134,28 @@ def check_config(cfg: CfgNode) -> None:
             "MODEL.QDFORMER: LOCAL_CALIBRATION without QUANTIZATION and RECOMBINATION leaves the "
             "clip's tokens without use; switch one of them on, or LOCAL_CALIBRATION off"
         )
+
+
+def _check_numbers(cfg: CfgNode) -> None:
+    """One rule for every number, also those of Detectron2: finite, and negative only by default."""
+    defaults = dict(_numbers(get_cfg()))
+    for key, value in _numbers(cfg):
+        if not math.isfinite(value) or (value < 0 <= defaults.get(key, 0) and key not in SIGNED):
+            raise InputError(f"{key} is {value}; it must be a finite number of at least 0")
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if not sizes or min(sizes) < 0:
+        raise InputError(
+            f"INPUT.MIN_SIZE_TRAIN is {sizes}; it must name at least one size in pixels, or 0 for "
+            "none"
+        )
+
+
+def _numbers(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from _numbers(value, f"{prefix}{name}.")
+        elif type(value) in (int, float):
+            yield f"{prefix}{name}", value
 
 
 def check_device(name: str) -> torch.device:

@@ -105,6 +105,18 @@ def test_other_sizes_are_named(avsbench_tree_ms3):
     assert len(findings(avsbench_tree_ms3)["size"]) == 2
 
 
+def test_dark_objects_beside_bright_ones_are_told(avsbench_tree_ms3):
+    path = next((avsbench_tree_ms3 / "Multi-sources/ms3_data/gt_masks").rglob("*.png"))
+    pixels = np.zeros(Image.open(path).size[::-1], np.uint8)
+    pixels[:4], pixels[4:8] = 64, 192
+    paint(path, pixels)
+    assert str(path) in single_finding(avsbench_tree_ms3, "dark")
+    pixels[1:4] = 0  # an edge that was smoothed
+    pixels[4:] = 255
+    paint(path, pixels)
+    assert findings(avsbench_tree_ms3) == {}
+
+
 def test_labels_out_of_range_are_named(avsbench_tree_avss):
     clip = avsbench_tree_avss / AVSS / "v2/t_5000_15000"
     for path in (clip / "labels_rgb").iterdir():

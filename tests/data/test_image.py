@@ -101,6 +101,13 @@ def test_binary_masks_are_thresholded_and_not_dithered(tmp_path):
     assert np.array_equal(labels, grey > 127)
 
 
+@pytest.mark.parametrize("values", [(0, 1), (0, 2), (0, 100), (0, 1, 2), (0, 1, 2, 3), (0, 255)])
+def test_what_is_not_black_is_object_where_nothing_is_bright(tmp_path, values):
+    grey = np.array([values], np.uint8).repeat(4, 0)
+    labels = read_label_map(save(tmp_path / "a.png", grey), "binary")
+    assert np.array_equal(labels, grey > 0)
+
+
 def test_empty_binary_mask(tmp_path):
     labels = read_label_map(save(tmp_path / "a.png", np.zeros((2, 3), np.uint8)), "binary")
     assert labels.shape == (2, 3) and not labels.any()

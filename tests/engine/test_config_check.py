@@ -171,6 +171,21 @@ def test_keys_that_nothing_reads_are_refused(key, value):
         check_config(small_config(key, value))
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", -1.0), ("SOLVER.WEIGHT_DECAY", -5.0),
+        ("SOLVER.WARMUP_ITERS", -5), ("SOLVER.GAMMA", float("nan")),
+        ("MODEL.QDFORMER.LOSS.CLASS", float("inf")), ("MODEL.QDFORMER.LOSS.QUANT", -1.0),
+        ("INPUT.MIN_SIZE_TRAIN", ()), ("INPUT.MAX_SIZE_TRAIN", 0), ("INPUT.AUDIO_GAIN", 1e300),
+        ("SEED", 12345678901234567890),
+    ],
+)  # fmt: skip
+def test_numbers_that_no_training_can_use(key, value):
+    with pytest.raises(InputError, match=f"{key} is "):
+        check_config(small_config(key, value))
+
+
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="OUTPUT_DIR is .*file', which cannot be written"):
