@@ -62,7 +62,7 @@ def train(*overrides):
 
 
 def spoken(outputs):
-    """The mean cosine of local tokens to the words that they take, of those that global ones use."""
+    """The mean cosine of local tokens to the words of global tokens that they take."""
     local, words = (
         torch.cat([output[f"local_{name}"] for output in outputs]) for name in ("tokens", "words")
     )
@@ -70,10 +70,10 @@ def spoken(outputs):
 
 
 def test_local_tokens_speak_global_words_if_global_tokens_learn_the_task():
-    """0.93 to 0.96 in five trainings that differ in clips and threads."""
+    """0.93 to 0.96 in four trainings that differ in clips and threads."""
     assert spoken(train()) > 0.85
 
 
 def test_as_fig_3_is_drawn_local_tokens_go_their_own_way():
-    """0.54 to 0.73: nothing but the recombination reads the global tokens, whose words say little."""
+    """0.54 to 0.73: nothing but the recombination reads the global tokens."""
     assert spoken(train("MODEL.QDFORMER.LOSS.GLOBAL", 0.0)) < 0.8
