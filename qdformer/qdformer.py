@@ -143,10 +143,13 @@ class QDFormerBaseline(AudioVisualSegmenter):
 
     def segment(self, batch: ClipBatch) -> Segmentation:
         """See :meth:`QDFormer.segment`."""
+        return Segmentation(self.listen(batch.log_mel, *self.look(batch), batch.lengths))
+
+    def look(self, batch: ClipBatch) -> tuple[VisualTokens, Tensor]:
+        """F_v and F_v^out of the frames, whatever is heard."""
         features = self.backbone(batch.images)
         visual = self.encoder(features, batch.valid, batch.lengths)  # F_v
-        pixels = self.fpn(features, visual)  # F_v^out
-        return Segmentation(self.listen(batch.log_mel, visual, pixels, batch.lengths))
+        return visual, self.fpn(features, visual)  # F_v^out
 
     def listen(
         self, log_mel: Tensor, visual: VisualTokens, pixels: Tensor, lengths: list[int]

@@ -41,10 +41,8 @@ class TimeDomainBaseline(QDFormerBaseline):
         """See :meth:`QDFormerBaseline.segment`; at inference, of the batch's separated sounds."""
         if self.training:
             return super().segment(batch)
-        features = self.backbone(batch.images)
-        visual = self.encoder(features, batch.valid, batch.lengths)  # F_v
-        pixels = self.fpn(features, visual)  # F_v^out
-        heard = [self.listen(sound, visual, pixels, batch.lengths) for sound in batch.separated]
+        seen = self.look(batch)
+        heard = [self.listen(sound, *seen, batch.lengths) for sound in batch.separated]
         return Segmentation(
             Predictions(
                 logits=torch.cat([each.logits for each in heard], dim=2),

@@ -291,15 +291,17 @@ def mono_samples(waveform: Any, sample_rate: int = SAMPLE_RATE) -> np.ndarray:
             f"the sound has samples of {peak:g}; floats have full scale at 1, so divide them by "
             "theirs (32768 for 16 bits), or give integers"
         )
-    if sample_rate != SAMPLE_RATE:
-        samples = resampler(resampling_ratio(sample_rate))(torch.from_numpy(samples)).numpy()
-    return samples
+    return _resampled(samples, sample_rate)
+
+
+def _resampled(samples: np.ndarray, rate: int) -> np.ndarray:
+    if rate == SAMPLE_RATE:
+        return samples
+    return resampler(resampling_ratio(rate))(torch.from_numpy(samples)).numpy()
 
 
 def _to_16k(path: str | Path, sound: Sound) -> np.ndarray:
-    waveform = sound.samples
-    if sound.rate != SAMPLE_RATE:
-        waveform = resampler(resampling_ratio(sound.rate))(torch.from_numpy(waveform)).numpy()
+    waveform = _resampled(sound.samples, sound.rate)
     if not np.isfinite(waveform).all():
         raise InputError(
             f"{path}: holds NaN, infinite samples or some at the limit of float32; restore the "

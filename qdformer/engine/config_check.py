@@ -100,8 +100,8 @@ def check_config(cfg: CfgNode) -> None:
     for key, (low, high) in RANGES.items():
         if not low <= value_of(cfg, key) <= high:
             raise InputError(f"{key} is {value_of(cfg, key)}; it must lie in {low} to {high}")
-    _check_numbers(cfg)
     defaults = get_cfg()
+    _check_numbers(cfg, defaults)
     for key in UNREAD:
         if value_of(cfg, key) != value_of(defaults, key):
             raise InputError(
@@ -136,11 +136,11 @@ def check_config(cfg: CfgNode) -> None:
         )
 
 
-def _check_numbers(cfg: CfgNode) -> None:
+def _check_numbers(cfg: CfgNode, defaults: CfgNode) -> None:
     """One rule for every number, also those of Detectron2: finite, and negative only by default."""
-    defaults = dict(_numbers(get_cfg()))
+    usual = dict(_numbers(defaults))
     for key, value in _numbers(cfg):
-        if not math.isfinite(value) or (value < 0 <= defaults.get(key, 0) and key not in SIGNED):
+        if not math.isfinite(value) or (value < 0 <= usual.get(key, 0) and key not in SIGNED):
             raise InputError(f"{key} is {value}; it must be a finite number of at least 0")
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if not sizes or min(sizes) < 0:

@@ -68,10 +68,11 @@ def reconcile(
     theirs, weights = checkpoint.get("description"), checkpoint["model"]
     if not isinstance(theirs, dict):
         return
+    wanted = CfgNode(yaml.safe_load(run["config"]))
     try:
         trained = CfgNode(_content(theirs))
         old = [str(name) for name in theirs["classes"][1:]]
-        differing = [key for key in INPUTS if value_of(trained, key) != _of_run(run, key)]
+        differing = [key for key in INPUTS if value_of(trained, key) != value_of(wanted, key)]
     except Exception as error:  # a description from anywhere breaks in any way
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise InputError(
@@ -81,7 +82,7 @@ def reconcile(
     for key in differing:
         message = (
             f"{path}: was trained with {key} {value_of(trained, key)}, but the run has "
-            f"{_of_run(run, key)}"
+            f"{value_of(wanted, key)}"
         )
         if whole or key != "INPUT.AUDIO_HOP":
             raise InputError(f"{message}; set it to the checkpoint's")
@@ -109,10 +110,6 @@ def reconcile(
         if len(weights[key]) > len(old) and len(rows) > len(new):
             rows[len(new) :] = torch.as_tensor(weights[key][len(old) :])
         weights[key] = rows
-
-
-def _of_run(run: dict[str, Any], key: str) -> Any:
-    return value_of(CfgNode(yaml.safe_load(run["config"])), key)
 
 
 def _content(description: dict[str, Any]) -> dict[str, Any]:

@@ -251,7 +251,8 @@ class Codebook(nn.Module):
         if comm.get_world_size() > 1:
             candidates = [torch.empty_like(candidate) for _ in range(comm.get_world_size())]
             torch.distributed.all_gather(candidates, candidate)
-            candidate = torch.stack(candidates)[torch.stack(candidates)[:, 0].argmax()]
+            offered = torch.stack(candidates)
+            candidate = offered[offered[:, 0].argmax()]
         least = self.usage.argmin()
         dead = (self.usage[least] < self.revive_below / self.num_codes) & (candidate[0] > 1e-6)
         word = torch.where(dead, candidate[1:], self.codewords[least])

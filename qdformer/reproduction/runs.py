@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from tqdm import tqdm
 
 from qdformer.engine.hooks import Stopped
 from qdformer.engine.setup import load_config, load_records, register_roots
-from qdformer.engine.trainer import HEADLINE
+from qdformer.engine.trainer import HEADLINE, evaluator_type
 from qdformer.errors import InputError
 from qdformer.reproduction.experiments import Experiment, Row
 from qdformer.whole_file import write_json
@@ -68,7 +67,7 @@ class Run:
 
 def headline(data: str) -> tuple[str, str]:
     """Task and metric that a data set is compared by: J&F or mIoU."""
-    task, metric = HEADLINE[MetadataCatalog.get(f"{data}_test").evaluator_type].split("/")
+    task, metric = HEADLINE[evaluator_type(f"{data}_test")].split("/")
     return task, metric
 
 
@@ -132,13 +131,12 @@ def config_of(data: str, config_file: str, overrides: Sequence[str]) -> str:
         InputError: neither trains on the data set.
     """
     own, named = (f"{data}_train",), load_config(config_file, list(overrides)).DATASETS.TRAIN
-    if "SOLVER.MAX_ITER" in overrides or not named:
+    if "SOLVER.MAX_ITER" in overrides or named in ((), own):
         return config_file
     given = Path(config_file)
     sibling = given.with_name(f"{given.stem}_{data.rpartition('_')[2]}{given.suffix}")
-    for path in (given, sibling):
-        if path.is_file() and load_config(str(path), list(overrides)).DATASETS.TRAIN == own:
-            return str(path)
+    if sibling.is_file() and load_config(str(sibling), list(overrides)).DATASETS.TRAIN == own:
+        return str(sibling)
     raise InputError(
         f"{config_file} has a schedule for {named[0]}, not for {own[0]}, which has other clips; "
         "give a config that trains on it, or the keys SOLVER.MAX_ITER, SOLVER.STEPS and "
