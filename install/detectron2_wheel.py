@@ -93,7 +93,7 @@ def pack_wheel(sdist: bytes, folder: Path) -> Path:
 
     Raises:
         SystemExit: a member's path leads out of the archive, or the archive holds no Python file or
-            no licence.
+            no license.
     """
     info = f"detectron2-{VERSION}.dist-info"
     files = dict(_python_files(sdist, info))

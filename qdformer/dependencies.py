@@ -1,7 +1,7 @@
 """What the package stands on, and the sentence that says what to install.
 
-``setup.py`` takes its requirements from this file and ``make`` runs it before anything else, so it
-needs nothing but the standard library, and an old Python can still read it.
+``make`` runs this file before anything else, so it needs nothing but the standard library, and an
+old Python can still read it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 
 OLDEST_PYTHON = (3, 10)
 
-MINIMUM_VERSIONS = {
-    "torch": "2.4",
-    "torchvision": "0.19",
-    "torchaudio": "2.4",
-    "timm": "1",
-    "numpy": "1.24",
-    "scipy": "1.10",
-    "Pillow": "9.1",
-    "soundfile": "0.12",
-    "av": "12",
-    "pycocotools": "2.0.6",
-    "fvcore": "0.1.5",
-    "matplotlib": "3.7",
-    "safetensors": "0.4",
-    "scikit-learn": "1.2",
-    "threadpoolctl": "3",
-    "tensorboard": "2.12",
-}
+REQUIREMENTS = Path(__file__).with_name("requirements.txt")
+"""What the package's metadata declares, too."""
+
+MINIMUM_VERSIONS = dict(
+    line.split(">=") for line in REQUIREMENTS.read_text().splitlines() if not line.startswith("#")
+)
 """Distributions by their name on PyPI, with the oldest version that serves."""
 
 OPENCV = "opencv-python-headless"

@@ -23,7 +23,7 @@ def is_input_error(error: Exception) -> bool:
     return isinstance(error, InputError) or _OWN_LINE.match(last) is not None
 
 
-def sentence(error: Exception) -> str:
+def one_line_message(error: Exception) -> str:
     """The sentence of an error, also of one that another process wrapped in a traceback."""
     # On one line, whatever the names in it hold.
     return " ".join(_OWN_LINE.split(str(error))[-1].splitlines())

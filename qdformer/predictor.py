@@ -15,20 +15,20 @@ from detectron2.structures import Instances
 from torch import Tensor
 
 # Registers the models.
-import qdformer.qdformer  # noqa: F401
-import qdformer.time_domain  # noqa: F401
-from qdformer.data.audio import mono_samples, required_samples
-from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.sound_file import SAMPLE_RATE
-from qdformer.data.video_file import Picture, VideoFile
-from qdformer.engine.checkpointer import AVSCheckpointer
-from qdformer.engine.config_check import check_device
-from qdformer.engine.description import describe, read_description
-from qdformer.engine.setup import override
+import qdformer.modeling.meta_arch.qdformer  # noqa: F401
+import qdformer.modeling.meta_arch.time_domain  # noqa: F401
+from qdformer.audio.log_mel import mono_samples, required_samples
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
+from qdformer.checkpoint.metadata import read_metadata, run_metadata
+from qdformer.config.loading import override
+from qdformer.config.validation import check_device
+from qdformer.data.dataset_mapper import build_mapper
 from qdformer.errors import InputError
-from qdformer.modeling.acceleration import accelerate
+from qdformer.io.audio_file import SAMPLE_RATE
 from qdformer.modeling.inference import pixel_grid
+from qdformer.modeling.inference_fusion import fuse_for_inference
 from qdformer.modeling.windows import windows
+from qdformer.video.reader import Picture, VideoFile
 
 MASK_STRIDE = 4
 """Pixels of the network's input to a side of a token mask's cell."""
@@ -115,9 +115,9 @@ class AudioVisualPredictor:
         if isinstance(trained, CfgNode):
             self.cfg = trained.clone()
             self.metadata = MetadataCatalog.get(trained.DATASETS.TEST[0])
-            described = describe(trained, trained.DATASETS.TEST[0])
+            described = run_metadata(trained, trained.DATASETS.TEST[0])
         else:
-            self.cfg, self.metadata = read_description(os.fspath(trained))
+            self.cfg, self.metadata = read_metadata(os.fspath(trained))
         self.cfg.defrost()
         override(self.cfg, list(overrides))
         present = torch.cuda.is_available() or not self.cfg.MODEL.DEVICE.startswith("cuda")
@@ -127,7 +127,7 @@ class AudioVisualPredictor:
         checkpointer = AVSCheckpointer(self.model, complete=True, description=described)
         checkpointer.load(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.QDFORMER.FAST_INFERENCE:
-            accelerate(self.model)
+            fuse_for_inference(self.model)
 
     def __call__(
         self,
@@ -191,7 +191,7 @@ class AudioVisualPredictor:
     ) -> Iterator[SegmentedFrame]:
         cfg = self.cfg.clone()
         cfg.INPUT.AUDIO_HOP = every
-        mapper = AVSDatasetMapper(cfg, False)
+        mapper = build_mapper(cfg, False)
         taken = (
             (number, picture.image, mapper.augment([picture.image])[0])
             for number, picture in enumerate(pictures)
@@ -204,7 +204,7 @@ class AudioVisualPredictor:
                 "image": torch.cat([image for _, _, image in seen]),
                 "height": seen[0][1].shape[0],
                 "width": seen[0][1].shape[1],
-                **mapper.hear(waveform, len(seen)),
+                **mapper.audio_features(waveform, len(seen)),
             }
             with torch.no_grad():
                 (result,) = self.model([clip])
@@ -224,7 +224,7 @@ class AudioVisualPredictor:
 
 
 class _Waveform:
-    """A sound that is at hand, read as :class:`qdformer.data.sound_track.SoundTrack` is."""
+    """A sound that is at hand, read as :class:`qdformer.video.audio_track.SoundTrack` is."""
 
     def __init__(self, samples: np.ndarray, sample_rate: int):
         self.samples = mono_samples(samples, sample_rate)

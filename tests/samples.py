@@ -8,42 +8,42 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 
-import qdformer.qdformer  # noqa: F401
-from qdformer.config import add_qdformer_config
-from qdformer.data.compose import ComposeOptions, compose
+from qdformer.config.defaults import add_qdformer_config
 from qdformer.engine.setup import register_roots
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
+from qdformer.synthetic.composer import ComposeOptions, compose
+
+SMALL = (
+    "MODEL.DEVICE", "cpu",
+    "MODEL.BACKBONE.NAME", "build_resnet_backbone",
+    "MODEL.BACKBONE.FREEZE_AT", 0,
+    "MODEL.RESNETS.DEPTH", 50,
+    # With fewer channels the backward of torch 2.11's convolutions on two threads writes where
+    # it must not.
+    "MODEL.RESNETS.STEM_OUT_CHANNELS", 16,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS", 16,
+    "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
+    "MODEL.RESNETS.NORM", "BN",
+    "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
+    "MODEL.FPN.NORM", "GN",
+    "MODEL.AUDIO.CONV_DIMS", [4, 4, 8, 8],
+    "MODEL.AUDIO.FC_DIMS", [16, 16],
+    "MODEL.QDFORMER.NUM_CLASSES", 4,
+    "MODEL.QDFORMER.HIDDEN_DIM", 32,
+    "MODEL.QDFORMER.NUM_HEADS", 4,
+    "MODEL.QDFORMER.DIM_FEEDFORWARD", 32,
+    "MODEL.QDFORMER.DECODER_LAYERS", 2,
+    "MODEL.QDFORMER.ENCODER.LAYERS", 1,
+    "MODEL.QDFORMER.CODEBOOK.NUM_CODES", 16,
+)  # fmt: skip
 
 
 def small_config(*overrides):
     """A QDFormer of every stage, on a narrow ResNet-50, that runs in a fraction of a second."""
     cfg = get_cfg()
     add_qdformer_config(cfg)
-    settings = [
-        "MODEL.DEVICE", "cpu",
-        "MODEL.BACKBONE.NAME", "build_resnet_backbone",
-        "MODEL.BACKBONE.FREEZE_AT", 0,
-        "MODEL.RESNETS.DEPTH", 50,
-        # With fewer channels the backward of torch 2.11's convolutions on two threads writes where
-        # it must not.
-        "MODEL.RESNETS.STEM_OUT_CHANNELS", 16,
-        "MODEL.RESNETS.RES2_OUT_CHANNELS", 16,
-        "MODEL.RESNETS.WIDTH_PER_GROUP", 8,
-        "MODEL.RESNETS.NORM", "BN",
-        "MODEL.RESNETS.OUT_FEATURES", ["res2", "res3", "res4", "res5"],
-        "MODEL.FPN.NORM", "GN",
-        "MODEL.AUDIO.CONV_DIMS", [4, 4, 8, 8],
-        "MODEL.AUDIO.FC_DIMS", [16, 16],
-        "MODEL.QDFORMER.NUM_CLASSES", 4,
-        "MODEL.QDFORMER.HIDDEN_DIM", 32,
-        "MODEL.QDFORMER.NUM_HEADS", 4,
-        "MODEL.QDFORMER.DIM_FEEDFORWARD", 32,
-        "MODEL.QDFORMER.DECODER_LAYERS", 2,
-        "MODEL.QDFORMER.ENCODER.LAYERS", 1,
-        "MODEL.QDFORMER.CODEBOOK.NUM_CODES", 16,
-    ]  # fmt: skip
-    cfg.merge_from_list([*settings, *overrides])
+    cfg.merge_from_list([*SMALL, *overrides])
     return cfg
 
 

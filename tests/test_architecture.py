@@ -17,31 +17,34 @@ SOURCES = sorted(
     if folder != "datasets" or path.parent == ROOT / "datasets"
 )
 
-READERS = {"data", "evaluation", "visualization"}
-MODEL = {"qdformer", "time_domain", "segmenter", "modeling", "layers"}
+READERS = {"io", "audio", "data", "evaluation", "visualization"}
+MODEL = {"modeling", "layers"}
 ALLOWED = {
-    "__init__": {"compat", "dependencies"},
+    "__init__": {"compat", "dependencies", "config", "data", "modeling", "predictor"},
     "compat": set(),
     "dependencies": set(),
     "errors": set(),
-    "restricted_pickle": set(),
-    "whole_file": set(),
-    "config": set(),
+    "io": set(),
     "layers": set(),
     "modeling": {"layers"},
-    "segmenter": {"modeling", "layers"},
-    "qdformer": {"segmenter", "modeling", "layers"},
-    "time_domain": {"qdformer", "segmenter", "modeling"},
-    "onnx_export": {"segmenter", "modeling", "layers"},
-    "data": {"restricted_pickle", "whole_file"},
-    "evaluation": {"data"},
-    "visualization": {"data"},
-    "predictor": {"data", "engine", *MODEL},
-    "engine": {"config", "restricted_pickle", "whole_file", *READERS, *MODEL},
-    "demo": {"data", "engine", "predictor", "visualization", "whole_file"},
-    "reproduction": {"engine", "whole_file", *READERS},
-    "benchmark": {"config", "engine", "whole_file", *READERS, *MODEL},
-}
+    "solver": {"modeling"},
+    "audio": {"io"},
+    "video": {"io", "audio"},
+    "data": {"io", "audio"},
+    "synthetic": {"io", "audio", "data"},
+    "evaluation": {"io", "data"},
+    "visualization": {"io", "audio", "data"},
+    "config": {"data", "solver", *MODEL},
+    "checkpoint": {"io", "config", *MODEL},
+    "export": MODEL,
+    "engine": {"config", "checkpoint", "solver", "synthetic", "video", *READERS, *MODEL},
+    "predictor": {"io", "audio", "video", "data", "config", "checkpoint", "engine", *MODEL},
+    "demo": {"config", "engine", "predictor", "synthetic", "video", *READERS},
+    "reproduction": {"config", "checkpoint", "engine", "synthetic", *READERS},
+    "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
+    "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",
+                 "benchmark", "dependencies", *READERS, *MODEL},
+}  # fmt: skip
 """What each part of the package may import besides itself and `errors`."""
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from qdformer.engine.non_finite import NonFiniteLoss
-from qdformer.errors import InputError, is_input_error, make_folder, sentence
+from qdformer.errors import InputError, is_input_error, make_folder, one_line_message
 
 WRAPPED = """
 -- Process 1 terminated with the following error:
@@ -24,7 +24,7 @@ qdformer.engine.non_finite.NonFiniteLoss: iteration 3: loss_mask is not finite
     ],
 )  # fmt: skip
 def test_a_sentence_on_one_line(error, expected):
-    assert is_input_error(error) and sentence(error) == expected
+    assert is_input_error(error) and one_line_message(error) == expected
 
 
 @pytest.mark.parametrize("text", ["", "out of memory", f"{WRAPPED}\nRuntimeError: another"])

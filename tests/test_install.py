@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = SimpleNamespace(**runpy.run_path(str(ROOT / "install" / "detectron2_wheel.py")))
 INFO = "detectron2-0.6.dist-info"
 FILES = {
-    "LICENSE": "the licence",
+    "LICENSE": "the license",
     "setup.py": "raise SystemExit('the archive must not be run')",
     "detectron2/__init__.py": "raise SystemExit('the archive must not be run')",
     "detectron2/layers/nms.py": "NMS = 1",
@@ -38,7 +38,7 @@ def sdist(files, top="pb1-detectron2-0.6/"):
     return gzip.compress(data.getvalue(), mtime=0)
 
 
-def test_wheel_holds_the_python_files_and_the_licence(tmp_path):
+def test_wheel_holds_the_python_files_and_the_license(tmp_path):
     wheel = SCRIPT.pack_wheel(sdist(FILES), tmp_path)
     assert wheel.name == "detectron2-0.6-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
@@ -48,7 +48,7 @@ def test_wheel_holds_the_python_files_and_the_licence(tmp_path):
             *(f"{INFO}/{name}" for name in ("LICENSE", "METADATA", "WHEEL", "RECORD")),
         }
         assert archive.read("detectron2/layers/nms.py") == b"NMS = 1"
-        assert archive.read(f"{INFO}/LICENSE") == b"the licence"
+        assert archive.read(f"{INFO}/LICENSE") == b"the license"
         assert b"Tag: py3-none-any\n" in archive.read(f"{INFO}/WHEEL")
 
 

@@ -8,10 +8,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from qdformer.data.audio import read_waveform
+from qdformer.audio.log_mel import read_waveform
 from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.image import read_image
 from qdformer.errors import InputError
+from qdformer.io.image import read_image
 from qdformer.predictor import AudioVisualPredictor
 from tests.samples import small_config
 from tests.videos import save_described, write_lossless
@@ -88,7 +88,7 @@ def test_streamed_windows_are_those_of_the_whole_clip(predictor, clip, count):
     mapper = AVSDatasetMapper(cfg, False)
     height, width = frames.shape[1:3]
     whole = {"image": mapper.augment(frames)[0], "height": height, "width": width,
-             **mapper.hear(waveform, count)}  # fmt: skip
+             **mapper.audio_features(waveform, count)}  # fmt: skip
     with torch.no_grad():
         (expected,) = predictor.model([whole])
     found = list(predictor.segment_frames(frames, waveform))
@@ -235,7 +235,7 @@ def test_a_gpu_that_is_not_there_is_not_needed(tmp_path, composed):
 def test_weights_of_another_config_are_refused(checkpoint):
     with pytest.raises(InputError, match="another architecture"):
         AudioVisualPredictor(checkpoint, ("MODEL.QDFORMER.NUM_TOKENS", "3"))
-    with pytest.raises(InputError, match="TOKENS.*qdformer/config.py"):
+    with pytest.raises(InputError, match="TOKENS.*qdformer/config/defaults.py"):
         AudioVisualPredictor(checkpoint, ("MODEL.QDFORMER.TOKENS", "3"))
     assert build_model(AudioVisualPredictor(checkpoint).cfg) is not None
 

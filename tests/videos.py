@@ -6,8 +6,8 @@ import av
 import torch
 from detectron2.modeling import build_model
 
-from qdformer.engine.checkpointer import AVSCheckpointer
-from qdformer.engine.description import describe
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
+from qdformer.checkpoint.metadata import run_metadata
 from qdformer.engine.setup import check_datasets
 from tests.samples import small_config
 
@@ -23,7 +23,9 @@ def save_described(path, *overrides):
     torch.manual_seed(0)
     built = cfg.clone()
     built.MODEL.DEVICE = "cpu"
-    checkpointer = AVSCheckpointer(build_model(built), str(path.parent), description=describe(cfg))
+    checkpointer = AVSCheckpointer(
+        build_model(built), str(path.parent), description=run_metadata(cfg)
+    )
     checkpointer.save(path.stem)
     return path
 

@@ -1,89 +1,11 @@
 """Measure how fast a config is and what it needs, in units of a ResNet-50 timed in turn with it.
 
-benchmark.py --config-file configs/qdformer_r50.yaml [--measure eval train ...] [KEY VALUE ...]
-benchmark.py --compare A.json B.json [...]
-benchmark.py --table A.json B.json [...]
+The same as ``qdformer benchmark``; ``--help`` lists the flags.
 """
 
-import argparse
 import sys
-from pathlib import Path
 
-# First: makes Detectron2 importable and registers the models.
-import qdformer.qdformer  # noqa: F401
-import torch
-from qdformer.benchmark.options import PRECISIONS, BenchmarkOptions, Workload
-from qdformer.benchmark.report import comparison, load_result, readme_table
-from qdformer.benchmark.suite import (
-    MEASURES,
-    chart_file,
-    default_measures,
-    run_benchmark,
-    summary,
-)
-from qdformer.errors import InputError, sentence
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def main(args: argparse.Namespace) -> None:
-    """Measure, or show what was measured."""
-    if args.compare:
-        print(comparison({file: load_result(Path(file)) for file in args.compare}))
-        return
-    if args.table:
-        print(readme_table([load_result(Path(file)) for file in args.table]))
-        return
-    output = Path(args.output or f"output/benchmark/{Path(args.config_file).stem}.json")
-    workload = Workload(
-        device=args.device or ("cuda" if torch.cuda.is_available() else "cpu"),
-        frames=args.frames,
-        size=args.size,
-        batch=args.batch,
-        precision=args.precision,
-    )
-    options = BenchmarkOptions(
-        config_file=args.config_file,
-        output=output,
-        measures=tuple(args.measure or default_measures(workload)),
-        overrides=tuple(args.opts),
-        workload=workload,
-        repeats=args.repeats,
-        growth_frames=tuple(args.growth_frames),
-        growth_sizes=tuple(args.growth_sizes),
-    )
-    result = run_benchmark(options)
-    charts = [chart_file(output, measure) for measure in result["results"]]
-    print(f"\n{summary(result)}\n\nThe numbers lie in {output}.")
-    print("\n".join(f"A picture: {chart}" for chart in charts if chart.exists()))
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    default = BenchmarkOptions("", Path(), ())
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = result.add_argument
-    add("--config-file", default=str(ROOT / "configs" / "qdformer_r50.yaml"))
-    add("--device", help="cpu or cuda; cuda where it is found, whatever MODEL.DEVICE says")
-    add("--frames", type=int, default=5, help="of a clip")
-    add("--size", type=int, default=224, help="height and width of the frames, pixels")
-    add("--batch", type=int, default=1, help="clips")
-    add("--precision", default="fp32", help=", ".join(PRECISIONS))
-    add("--repeats", type=int, default=10, help="of each timing; growth and data make at most 3")
-    add("--measure", nargs="+", help=f"{', '.join(MEASURES)}; by default the first four")
-    add("--growth-frames", type=int, nargs="+", default=default.growth_frames)
-    add("--growth-sizes", type=int, nargs="+", default=default.growth_sizes)
-    add("--output", help="JSON; by default output/benchmark/<config>.json")
-    add("--compare", nargs="+", metavar="JSON", help="show results side by side instead")
-    add("--table", nargs="+", metavar="JSON", help="print the README's table instead")
-    add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
-    return result
-
+from qdformer.commands.benchmark import main
 
 if __name__ == "__main__":
-    try:
-        main(parser().parse_args())
-    except InputError as error:
-        sys.exit(f"benchmark.py: {sentence(error)}")
+    sys.exit(main())

@@ -10,7 +10,7 @@ from qdformer.benchmark.options import BenchmarkOptions, Workload
 from qdformer.benchmark.runs import Reference
 from qdformer.benchmark.timing import REFERENCE, clock_of, relative, time_in_turn
 from qdformer.layers.ms_deform_attn import ms_deform_attn_plain, ms_deform_attn_triton
-from qdformer.modeling.deformable_encoder import cell_centres, neighbouring_frames
+from qdformer.modeling.deformable_encoder import cell_centers, neighboring_frames
 
 
 def measure_attention(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
@@ -46,10 +46,10 @@ def attention_inputs(cfg, workload: Workload) -> tuple[tuple, Tensor]:
     padded = -(-workload.size // 32) * 32
     strides = [2 ** int(name.removeprefix("res")) for name in model.ENCODER.IN_FEATURES]
     shapes = [(padded // stride,) * 2 for stride in strides]
-    neighbours = neighbouring_frames(lengths, model.ENCODER.TEMPORAL_WINDOW).to(device)
-    centres = torch.cat([cell_centres(*shape, torch.empty(0, device=device)) for shape in shapes])
-    sizes = torch.tensor([(w, h) for h, w in shapes] * neighbours.shape[1], device=device)
-    centres = centres[:, None] * sizes - 0.5
+    neighbors = neighboring_frames(lengths, model.ENCODER.TEMPORAL_WINDOW).to(device)
+    centers = torch.cat([cell_centers(*shape, torch.empty(0, device=device)) for shape in shapes])
+    sizes = torch.tensor([(w, h) for h, w in shapes] * neighbors.shape[1], device=device)
+    centers = centers[:, None] * sizes - 0.5
     generator = torch.Generator().manual_seed(0)
 
     def rand(*shape: int) -> Tensor:
@@ -57,12 +57,12 @@ def attention_inputs(cfg, workload: Workload) -> tuple[tuple, Tensor]:
 
     # Autocast leaves what comes out of linear layers in half precision, not the softmax.
     dtype = torch.float32 if workload.precision == "fp32" else torch.bfloat16
-    places = (sum(lengths), len(centres), heads, len(sizes), points)
-    value = rand(sum(lengths), len(centres), heads, model.HIDDEN_DIM // heads).to(dtype)
+    places = (sum(lengths), len(centers), heads, len(sizes), points)
+    value = rand(sum(lengths), len(centers), heads, model.HIDDEN_DIM // heads).to(dtype)
     offsets, weights = 2 * rand(*places, 2), rand(*places).flatten(3).softmax(-1).view(places)
     value, offsets, weights = (x.requires_grad_() for x in (value, offsets.to(dtype), weights))
-    gradient = rand(sum(lengths), len(centres), model.HIDDEN_DIM).to(dtype)
-    return (value, shapes, neighbours, centres, offsets, weights), gradient
+    gradient = rand(sum(lengths), len(centers), model.HIDDEN_DIM).to(dtype)
+    return (value, shapes, neighbors, centers, offsets, weights), gradient
 
 
 @torch.no_grad()

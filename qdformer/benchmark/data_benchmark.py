@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader
 
 from qdformer.benchmark.options import BenchmarkOptions
 from qdformer.benchmark.timing import FEW_REPEATS, FEW_WARMUP, CPUClock, spread, time_in_turn
-from qdformer.data.avsbench import register_avs
-from qdformer.data.compose import ComposeOptions, compose
-from qdformer.data.dataset_mapper import AVSDatasetMapper
+from qdformer.data.dataset_mapper import build_mapper
+from qdformer.data.datasets.avsbench import register_avs
+from qdformer.synthetic.composer import ComposeOptions, compose
 
 CLIPS = 24
 WORKERS = (1, 2)
@@ -40,7 +40,7 @@ def measure_data(cfg, options: BenchmarkOptions) -> Iterator[dict[str, Any]]:
     with composed_set(options.workload.frames, options.workload.size) as name:
         records, cfg = DatasetCatalog.get(name), data_config(cfg, options, name)
         for mode in ("train", "eval"):
-            mapper = AVSDatasetMapper(cfg, mode == "train")
+            mapper = build_mapper(cfg, mode == "train")
             rates = result[mode] = {}
             rates["mapper"] = _mapper_rate(mapper, records, options.repeats, f"mapper, {mode}")
             yield result

@@ -18,7 +18,7 @@ import torch
 
 from qdformer.benchmark.options import ROOT, Workload
 from qdformer.benchmark.runs import RUNS
-from qdformer.engine.setup import load_config
+from qdformer.config.loading import load_config
 from qdformer.errors import InputError
 
 METHODS = {

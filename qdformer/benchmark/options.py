@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from qdformer.engine.config_check import check_config
-from qdformer.engine.setup import load_config
+from qdformer.config.loading import load_config
+from qdformer.config.validation import check_config
 from qdformer.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-"""Of the checkout."""
+"""Of the checkout, or where an installed package lies."""
 
 NUM_CLASSES = 70
 """Of AVSS without background; taken where the config leaves the classes to a data set."""

@@ -8,7 +8,7 @@ from typing import Any
 from tabulate import tabulate
 
 from qdformer.errors import InputError
-from qdformer.whole_file import write_json
+from qdformer.io.atomic_write import write_json
 
 FORMAT = "qdformer benchmark 1"
 

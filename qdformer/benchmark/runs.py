@@ -9,11 +9,11 @@ from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from torchvision.models import resnet50
 
-import qdformer.qdformer  # noqa: F401  (registers the models)
+import qdformer.modeling.meta_arch.qdformer  # noqa: F401  (registers the models)
 from qdformer.benchmark.blobs import moving_blobs
 from qdformer.benchmark.options import Workload
-from qdformer.engine.optimizer import build_optimizer
-from qdformer.modeling.acceleration import accelerate
+from qdformer.modeling.inference_fusion import fuse_for_inference
+from qdformer.solver.optimizer import build_optimizer
 
 OBJECTS = 3
 """Of a training clip."""
@@ -40,7 +40,7 @@ class EvalForward:
         self.workload = workload
         self.model = _build(cfg).eval()
         if cfg.MODEL.QDFORMER.FAST_INFERENCE:
-            accelerate(self.model)
+            fuse_for_inference(self.model)
         self.clips = random_clips(workload)
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 STAGES = {
-    "collate": "collate (normalise, pad)",
+    "collate": "collate (normalize, pad)",
     "backbone": "visual backbone",
     "encoder": "deformable encoder",
     "audio_encoder": "audio encoder (VGGish)",
@@ -112,7 +112,7 @@ def stage_totals(
 def count_flops(model: nn.Module, forward: Callable[[], Any]) -> dict[str, float]:
     """Count the FLOPs of one forward, two for each multiply-add.
 
-    Matrix products (attention's among them) and convolutions count; sampling, normalisation,
+    Matrix products (attention's among them) and convolutions count; sampling, normalization,
     activations and whatever else works element by element do not.
 
     Args:

@@ -12,20 +12,35 @@ from detectron2.config import configurable
 from detectron2.data import MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
+from fvcore.common.registry import Registry
 from torch import Tensor
 
-from qdformer.data.audio import (
+from qdformer.audio.log_mel import (
     EXAMPLE_HOP,
     SILENT_LOG_MEL,
     clip_log_mel,
     clip_waveform,
     log_mel_examples,
 )
-from qdformer.data.image import read_image, read_label_map
-from qdformer.data.separation import build_separator
+from qdformer.audio.separation import build_separator
 from qdformer.errors import InputError
+from qdformer.io.image import read_image, read_label_map
+
+MAPPER_REGISTRY = Registry("MAPPER")
+MAPPER_REGISTRY.__doc__ = """
+Mappers for ``INPUT.MAPPER``: ``mapper(cfg, is_train)`` returns a function from a clip's record to
+what the network takes, see :meth:`AVSDatasetMapper.__call__`. Prediction on videos needs
+:meth:`AVSDatasetMapper.augment` and :meth:`AVSDatasetMapper.audio_features`, too, which subclasses
+have.
+"""
 
 
+def build_mapper(cfg, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """The mapper that ``INPUT.MAPPER`` names."""
+    return MAPPER_REGISTRY.get(cfg.INPUT.MAPPER)(cfg, is_train)
+
+
+@MAPPER_REGISTRY.register()
 class AVSDatasetMapper:
     """Reads a clip's frames, sound and labels and augments them, all frames alike.
 
@@ -52,7 +67,7 @@ class AVSDatasetMapper:
             is_train: read labels, cut clips to ``num_frames``, augment the sound.
             augmentations: of the frames; one draw a clip.
             image_format: "RGB" or "BGR", the order that the backbone's weights expect.
-            palette: (num, 3) RGB colours of colour-coded label maps.
+            palette: (num, 3) RGB colors of color-coded label maps.
             num_classes: labels run from 0 (background) to ``num_classes``; 255, which evaluation
                 ignores, belongs to no object and so is background in training.
             num_frames: the most frames T of a training clip; longer ones are cut at random.
@@ -101,8 +116,8 @@ class AVSDatasetMapper:
     def __call__(self, record: dict[str, Any]) -> dict[str, Any]:
         """
         Args:
-            record: a clip, see :func:`qdformer.data.avsbench.load_avs`; ``noise``, a
-                :class:`qdformer.data.noise.BackgroundNoise`, is heard behind its sound.
+            record: a clip, see :func:`qdformer.data.datasets.avsbench.load_avs`; ``noise``, a
+                :class:`qdformer.synthetic.noise.BackgroundNoise`, is heard behind its sound.
 
         Returns:
             The record's keys and ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) float32,
@@ -150,7 +165,7 @@ class AVSDatasetMapper:
         planes = np.stack([cv2.split(image)[order] for image in images])
         return torch.from_numpy(planes), first.shape[:2], transforms
 
-    def hear(
+    def audio_features(
         self, waveform: np.ndarray, num_frames: int, chosen: slice = slice(None)
     ) -> dict[str, Tensor]:
         """What the network takes of a sound: ``audio`` and, with a separator, ``separated_audio``.
@@ -188,8 +203,8 @@ class AVSDatasetMapper:
         # Of the whole clip, so that what is heard in a frame does not depend on the chosen ones.
         waveform = clip_waveform(path, num_frames, hop)
         if noise is not None:
-            waveform = noise.behind(waveform)
-        return self.hear(waveform, num_frames, chosen)
+            waveform = noise.add_to(waveform)
+        return self.audio_features(waveform, num_frames, chosen)
 
     def _change_gain(self, log_mel: Tensor) -> Tensor:
         """Scale the magnitudes behind log-mel values, which are ln(magnitude + 0.01)."""
@@ -258,7 +273,7 @@ class _ResizeShortestEdge(T.ResizeShortestEdge):
         return resize
 
 
-class _ColourTable(T.Transform):
+class _ColorTable(T.Transform):
     """Gives every pixel value the value that a table (256,) uint8 has for it."""
 
     def __init__(self, table: np.ndarray):
@@ -285,7 +300,7 @@ def _simplify(transforms: T.TransformList) -> T.TransformList:
     for of_values, group in groupby(filterfalse(_keeps_size, transforms.transforms), _is_of_values):
         part = T.TransformList(list(group))
         values = np.arange(256, dtype=np.uint8)
-        simple.append(_ColourTable(part.apply_image(values)) if of_values else part)
+        simple.append(_ColorTable(part.apply_image(values)) if of_values else part)
     return T.TransformList(simple)
 
 

@@ -11,15 +11,42 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data import samplers
 from detectron2.data.common import AspectRatioGroupedDataset, DatasetFromList
 from detectron2.utils import comm
+from fvcore.common.registry import Registry
 from torch.utils.data import DataLoader, Dataset
+
+SAMPLER_REGISTRY = Registry("SAMPLER")
+SAMPLER_REGISTRY.__doc__ = """
+Samplers for ``DATALOADER.SAMPLER_TRAIN``: ``function(cfg, num_clips, seed)`` returns this process's
+endless stream of indices below ``num_clips``.
+"""
+
+
+@SAMPLER_REGISTRY.register()
+def TrainingSampler(cfg, num_clips: int, seed: int) -> Iterable[int]:
+    """Detectron2's."""
+    return samplers.TrainingSampler(num_clips, seed=seed)
+
+
+@SAMPLER_REGISTRY.register()
+def RandomSubsetTrainingSampler(cfg, num_clips: int, seed: int) -> Iterable[int]:
+    """Detectron2's."""
+    return samplers.RandomSubsetTrainingSampler(
+        num_clips, cfg.DATALOADER.RANDOM_SUBSET_RATIO, seed_shuffle=seed, seed_subset=seed
+    )
+
+
+def build_sampler(cfg, num_clips: int, seed: int) -> Iterable[int]:
+    """The sampler that ``DATALOADER.SAMPLER_TRAIN`` names."""
+    return SAMPLER_REGISTRY.get(cfg.DATALOADER.SAMPLER_TRAIN)(cfg, num_clips, seed)
 
 
 class TrainLoader:
     """Mapped clips in batches, without end.
 
-    What is drawn for a clip (frames, flips, colours) depends on the seed and on the clip's place in
+    What is drawn for a clip (frames, flips, colors) depends on the seed and on the clip's place in
     the stream, not on what was drawn before or in which process. So a run that was cut off goes on
     with the very batches it would have had, and any number of workers gives the same ones.
     """

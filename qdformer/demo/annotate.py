@@ -13,16 +13,16 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image
 
-from qdformer.data.video import write_like
-from qdformer.data.video_file import Picture, VideoFile
 from qdformer.demo.annotation import Annotation
 from qdformer.demo.history import History
 from qdformer.demo.preview import Preview
 from qdformer.errors import InputError
+from qdformer.io.atomic_write import write_json
 from qdformer.predictor import AudioVisualPredictor, SegmentedFrame, checked_span
+from qdformer.video.reader import Picture, VideoFile
+from qdformer.video.writer import write_annotated_video
 from qdformer.visualization.motion import motion
 from qdformer.visualization.overlay import Layer
-from qdformer.whole_file import write_json
 
 OVERLAY, MASKS, ANNOTATIONS = "overlay.mp4", "masks", "annotations.json"
 TIME_LINE, PREVIEW = "time_line.png", "preview.gif"
@@ -87,7 +87,7 @@ def annotate(
                 yield frame
 
         pictures = overlaid(video.pictures(), recorded(), metadata, options)
-        write_like(partial / OVERLAY, video, _counted(pictures, progress))
+        write_annotated_video(partial / OVERLAY, video, _counted(pictures, progress))
         write_json(partial / ANNOTATIONS, annotation.document)
         Image.fromarray(history.draw(Path(video.name).name)).save(partial / TIME_LINE)
         if options.preview:

@@ -6,8 +6,8 @@ import numpy as np
 from detectron2.data import Metadata
 from pycocotools import mask as rle
 
-from qdformer.data.video_file import VideoFile
 from qdformer.predictor import SegmentedFrame
+from qdformer.video.reader import VideoFile
 
 MASK_NAME = "masks/{:06d}.png"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from qdformer.data.video_file import VideoFile
 from qdformer.demo.annotate import AnnotateOptions, annotate, check_replaceable
-from qdformer.errors import InputError, make_folder, sentence
+from qdformer.errors import InputError, make_folder, one_line_message
 from qdformer.predictor import AudioVisualPredictor
+from qdformer.video.reader import VideoFile
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def annotate_all(
             check_replaceable(folders[video])
             opened[video] = VideoFile(video, sound_track)
         except InputError as error:
-            outcomes[video] = Outcome(video, folders[video], sentence(error))
+            outcomes[video] = Outcome(video, folders[video], one_line_message(error))
             logger.error("%s", outcomes[video].error)
     predictor = load() if opened else None
     total = sum(file.duration or 0 for file in opened.values())
@@ -79,7 +79,7 @@ def annotate_all(
                 outcomes[video] = Outcome(video, folders[video])
             # Also memory that runs out, and a full disk: the next video may be smaller.
             except (InputError, OSError, RuntimeError, MemoryError) as error:
-                reason = sentence(error) if isinstance(error, InputError) else (
+                reason = one_line_message(error) if isinstance(error, InputError) else (
                     f"{video}: not annotated, because {' '.join(str(error).split())[:300]}; free "
                     "memory or disk, or give a smaller video")  # fmt: skip
                 outcomes[video] = Outcome(video, folders[video], reason)

@@ -2,8 +2,9 @@
 
 import argparse
 
-from qdformer.engine.config_check import check_config
-from qdformer.engine.setup import check_datasets, load_config, register_roots
+from qdformer.config.loading import load_config
+from qdformer.config.validation import check_config
+from qdformer.engine.setup import check_datasets, register_roots
 from qdformer.predictor import AudioVisualPredictor
 
 

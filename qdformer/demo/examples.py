@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 
-from qdformer.data.assets import AssetFolders, load_libraries
-from qdformer.data.compose import SOURCES, SPLITS
-from qdformer.data.scene import draw_frames, mix, plan_clip
-from qdformer.data.video import write_video
+from qdformer.data.datasets.layout import SPLITS
+from qdformer.synthetic.assets import AssetFolders, load_libraries
+from qdformer.synthetic.composer import SOURCES
+from qdformer.synthetic.scene import draw_frames, mix, plan_clip
+from qdformer.video.writer import write_video
 
 _COUNT, _SECONDS, _SIDE, _SNR, _SEED = 3, 5, 256, 20.0, 23
 

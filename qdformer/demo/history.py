@@ -3,7 +3,7 @@
 import numpy as np
 from detectron2.data import Metadata
 
-from qdformer.data.audio import EXAMPLE_FRAMES
+from qdformer.audio.log_mel import EXAMPLE_FRAMES
 from qdformer.predictor import SegmentedFrame
 from qdformer.visualization.time_line import time_line
 

@@ -7,7 +7,7 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image
 
-from qdformer.data.audio import SILENT_LOG_MEL
+from qdformer.audio.log_mel import SILENT_LOG_MEL
 from qdformer.predictor import SegmentedFrame
 from qdformer.visualization.overlay import overlay
 

@@ -12,12 +12,12 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from qdformer.data.audio import SAMPLE_RATE
-from qdformer.data.noise import SYNTHESISED
+from qdformer.audio.log_mel import SAMPLE_RATE
 from qdformer.demo.inputs import SUFFIXES
 from qdformer.demo.web_session import MAX_SECONDS, ClassFound, Result, SoundChange, WebSession
-from qdformer.errors import InputError, sentence
+from qdformer.errors import InputError, one_line_message
 from qdformer.predictor import AudioVisualPredictor
+from qdformer.synthetic.noise import SYNTHESIZED
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ THEME = gr.themes.Default(
 """With fonts of the system: no other is asked for."""
 
 _ABOUT = f"""# {TITLE}
-Drop in a video with sound and press **Segment**: what is heard in each second is coloured in the
+Drop in a video with sound and press **Segment**: what is heard in each second is colored in the
 picture and named. Videos of up to {MAX_SECONDS} s and {MAX_MEGABYTES} MB are taken; they stay on
 the computer that this page comes from, and are deleted there after an hour.
 """
@@ -60,7 +60,7 @@ _NO_VIDEO = "There is no video yet, or no longer; drop one in, or click on an ex
 _CACHED = re.compile(r"\S*/[0-9a-f]{64}/")
 
 
-def told(handler: Callable) -> Callable:
+def report_errors(handler: Callable) -> Callable:
     """Let a handler's errors come up in the page as sentences; the log has all of others."""
 
     @functools.wraps(handler)
@@ -68,7 +68,7 @@ def told(handler: Callable) -> Callable:
         try:
             return handler(*args)
         except InputError as error:
-            message = _CACHED.sub("", sentence(error))
+            message = _CACHED.sub("", one_line_message(error))
         except Exception:
             logger.exception("%s failed", handler.__name__)
             message = _FAILED
@@ -127,7 +127,7 @@ class WebPage:
 
     def _lay_out_sound(self) -> None:
         with gr.Accordion("Change the sound", open=False, elem_id="sound"):
-            kinds = [("none", ""), *((kind, kind) for kind in SYNTHESISED)]
+            kinds = [("none", ""), *((kind, kind) for kind in SYNTHESIZED)]
             self._noise = gr.Dropdown(kinds, value="", label="Add noise", elem_id="noise")
             self._snr = gr.Slider(
                 -20, 40, value=0, step=1, label="Sound over noise (dB)", elem_id="snr"
@@ -161,21 +161,21 @@ class WebPage:
         results = [self._overlay, self._time_line, self._found]
         sources = [*self._players, self._muted]
         self._count.input(
-            told(self._separate),
+            report_errors(self._separate),
             [self._session, self._count],
             sources,
             show_progress_on=self._muted,
             **job,
         )
         segmenting = self._start.click(
-            told(self._segment),
+            report_errors(self._segment),
             [self._session, self._muted, self._noise, self._snr],
             [self._tokens, *results],
             show_progress_on=self._overlay,
             **job,
         )
         showing = self._tokens.input(
-            told(self._show),
+            report_errors(self._show),
             [self._session, self._tokens],
             results,
             show_progress_on=self._overlay,
@@ -191,7 +191,7 @@ class WebPage:
             show_progress="hidden",
             api_visibility="private",
         ).then(
-            told(self._open),
+            report_errors(self._open),
             self._file,
             [self._session, self._about_video],
             show_progress_on=self._about_video,

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from detectron2.structures import Instances
 
-from qdformer.data.audio import SAMPLE_RATE
-from qdformer.data.noise import draw_noise
-from qdformer.data.separation import nmf
-from qdformer.data.video import write_like
-from qdformer.data.video_file import Picture, VideoFile
+from qdformer.audio.log_mel import SAMPLE_RATE
+from qdformer.audio.separation import nmf
 from qdformer.demo.annotate import AnnotateOptions, overlaid
 from qdformer.demo.history import History
 from qdformer.errors import InputError
 from qdformer.predictor import AudioVisualPredictor, SegmentedFrame
+from qdformer.synthetic.noise import draw_noise
+from qdformer.video.reader import Picture, VideoFile
+from qdformer.video.writer import write_annotated_video
 
 MAX_SECONDS = 60
 MAX_PIXELS = 1920 * 1080
@@ -37,7 +37,7 @@ class SoundChange:
 
     Attributes:
         muted: sources, of those that :meth:`WebSession.separate` gave last, that are left out.
-        noise: a key of :data:`qdformer.data.noise.SYNTHESISED`, added to the rest; "" for none.
+        noise: a key of :data:`~qdformer.synthetic.noise.SYNTHESIZED` that is added; "" for none.
         snr: energy of the rest over that of the noise, dB.
     """
 
@@ -182,7 +182,7 @@ class WebSession:
             waveform = np.delete(self._sources, muted, axis=0).sum(axis=0)
         if change.noise:
             (noise,) = draw_noise(["video"], change.snr, change.noise)
-            waveform = noise.behind(waveform)
+            waveform = noise.add_to(waveform)
         # What is louder would be cut in the file, and so heard otherwise than it was segmented.
         return np.float32(waveform / max(1.0, np.abs(waveform).max(initial=0)))
 
@@ -232,7 +232,7 @@ class WebSession:
 
         pictures = overlaid(_bounded(self.video), recorded(), metadata, _OPTIONS)
         overlay = Path(self._folder.name) / "overlay.mp4"
-        write_like(overlay, self.video, counted(pictures), self._waveform)
+        write_annotated_video(overlay, self.video, counted(pictures), self._waveform)
         classes = _classes_found(history, np.stack(areas))
         return Result(overlay, history.draw(self.name), classes)
 

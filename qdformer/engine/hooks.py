@@ -18,7 +18,7 @@ from qdformer.engine.non_finite import step_seed
 logger = logging.getLogger(__name__)
 
 
-class GradientRelease(HookBase):
+class ZeroGradHook(HookBase):
     """Frees the gradients once they are used, not when the next ones are computed."""
 
     def after_step(self) -> None:
@@ -34,14 +34,14 @@ class StepSeed(HookBase):
         seed_all_rng(step_seed(self.trainer.seed, self.trainer.iter))
 
 
-class Stopped(SystemExit):
+class Preempted(SystemExit):
     """The run was asked to stop; its exit code says that it can be resumed."""
 
     def __init__(self):
         super().__init__(os.EX_TEMPFAIL)
 
 
-class StopRequest(HookBase):
+class PreemptionHook(HookBase):
     """Ends the run after the current step on SIGTERM or Ctrl-C; the second Ctrl-C kills.
 
     It comes after the hooks that belong to the step and before the evaluation, which a single
@@ -52,7 +52,7 @@ class StopRequest(HookBase):
         self.asked = self.immediate = False
         self.handlers = {}
 
-    def __enter__(self) -> "StopRequest":
+    def __enter__(self) -> "PreemptionHook":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT):
                 self.handlers[number] = signal.signal(number, self._ask)
@@ -70,17 +70,17 @@ class StopRequest(HookBase):
         """Stop, if any process was asked to.
 
         Raises:
-            Stopped: the step is complete but for its evaluation.
+            Preempted: the step is complete but for its evaluation.
         """
         if any(comm.all_gather(self.asked)):
-            raise Stopped
+            raise Preempted
         self.immediate = comm.get_world_size() == 1
 
     def _ask(self, number: int, _frame) -> None:
         signal.signal(number, self.handlers[number])
         logger.warning("%s: saving and stopping", signal.Signals(number).name)
         if self.immediate:
-            raise Stopped
+            raise Preempted
         self.asked = True
 
 

@@ -10,9 +10,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from qdformer.checkpoint.weights import all_finite
 from qdformer.data.train_loader import combined_seed
 from qdformer.errors import InputError
-from qdformer.whole_file import whole_file
+from qdformer.io.atomic_write import atomic_write
 
 
 class NonFiniteLoss(InputError):
@@ -48,7 +49,7 @@ class LossGuard(HookBase):
             "clips": [_to_tensors(clip) for clip in clips],
             "seed": step_seed(self.trainer.seed, iteration),
         }
-        with whole_file(path) as partial:
+        with atomic_write(path) as partial:
             torch.save(batch, partial)
         raise NonFiniteLoss(
             f"iteration {iteration}: {', '.join(broken)} is not finite for the clips "
@@ -75,12 +76,6 @@ def replay(model: nn.Module, path: str | Path) -> dict[str, Tensor]:
     torch.manual_seed(batch["seed"])
     with EventStorage():
         return model([_to_clip(clip) for clip in batch["clips"]])
-
-
-def all_finite(tensors: dict[str, Tensor]) -> bool:
-    """Whether no value of any of the tensors is NaN or infinite."""
-    # One answer for all, because each would wait for the device.
-    return bool(torch.stack([value.isfinite().all() for value in tensors.values()]).all())
 
 
 def step_seed(seed: int, iteration: int) -> int:

@@ -10,13 +10,13 @@ import cv2
 from detectron2.data import MetadataCatalog
 from torch import nn
 
-from qdformer.data.audio import read_waveform
-from qdformer.data.compose import ComposeOptions, compose
-from qdformer.data.image import read_image
-from qdformer.data.sound_variants import register_sound_variants
-from qdformer.data.video import write_video
+from qdformer.audio.log_mel import read_waveform
 from qdformer.engine.trainer import Trainer, predict_some
 from qdformer.evaluation.language_evaluation import MEASURES
+from qdformer.io.image import read_image
+from qdformer.synthetic.composer import ComposeOptions, compose
+from qdformer.synthetic.variants import register_sound_variants
+from qdformer.video.writer import write_video
 from qdformer.visualization.overlay import overlay
 from qdformer.visualization.prediction_sheet import prediction_sheet
 

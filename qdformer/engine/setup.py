@@ -1,118 +1,24 @@
 """From the command line to a checked config: all that can be known before training starts."""
 
 import logging
-import math
 import os
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from qdformer.config import add_qdformer_config
-from qdformer.data.avsbench import register_avs
-from qdformer.data.contract import check_records, complete_metadata
-from qdformer.engine.config_check import check_config, check_machine, clips_per_process
+from qdformer.config.loading import load_config
+from qdformer.config.validation import check_config, check_machine, clips_per_process
+from qdformer.data.datasets.avsbench import register_avs
+from qdformer.data.datasets.registration import check_records, complete_metadata
 from qdformer.errors import InputError
+from qdformer.evaluation.registry import EVALUATOR_REGISTRY
 
 logger = logging.getLogger(__name__)
-
-LARGEST_CONFIG = 100_000  # values
-LAYOUT_NAME = re.compile(r"_(s4|ms3|avss)_(train|val|test)$")
-
-
-def load_config(config_file: str, overrides: list[str]) -> CfgNode:
-    """Read a config file and what the command line changes.
-
-    Args:
-        config_file: a yaml.
-        overrides: keys and values in turn.
-
-    Raises:
-        InputError: no such file, no such key, or a value of another type.
-    """
-    cfg = get_cfg()
-    add_qdformer_config(cfg)
-    if config_file:
-        with _config_errors(config_file):
-            _check_chain(Path(config_file))
-            cfg.merge_from_file(config_file, allow_unsafe=False)
-    override(cfg, overrides)
-    return cfg
-
-
-def override(cfg: CfgNode, overrides: list[str]) -> None:
-    """Change a config in place.
-
-    Args:
-        cfg: not frozen.
-        overrides: keys and values in turn.
-
-    Raises:
-        InputError: no such key, or a value of another type.
-    """
-    with _config_errors("the command line"):
-        cfg.merge_from_list(overrides)
-
-
-@contextmanager
-def _config_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OSError,
-            RecursionError, yaml.YAMLError) as error:  # fmt: skip
-        reason = " ".join(str(error).split())
-        raise InputError(f"{where}: {reason}; qdformer/config.py lists QDFormer's keys") from error
-
-
-def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
-    """Refuse what would not end: configs that are based on themselves, aliases of aliases."""
-    if not config_file.is_file():
-        name = f"{based_on_it[-1]}: its _BASE_ {config_file}" if based_on_it else f"{config_file}"
-        raise InputError(f"{name}: no such config file; see configs/ for those that exist")
-    if config_file in based_on_it:
-        raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
-    content = yaml.safe_load(config_file.read_text())
-    check_written_out(content, str(config_file))
-    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
-    for base in [bases] if isinstance(bases, str) else bases:
-        _check_chain(config_file.parent / Path(base).expanduser(), (*based_on_it, config_file))
-
-
-def check_written_out(content: Any, name: str) -> None:
-    """Refuse a yaml of few lines that stands for more values than memory holds.
-
-    Args:
-        content: as the yaml was read.
-        name: of the yaml.
-
-    Raises:
-        InputError: it stands for more than ``LARGEST_CONFIG``.
-    """
-    if _written_out(content, {}) > LARGEST_CONFIG:
-        raise InputError(
-            f"{name}: stands for more than {LARGEST_CONFIG} values, because its aliases (*name) "
-            "multiply; write out what they stand for"
-        )
-
-
-def _written_out(value: Any, known: dict[int, float]) -> float:
-    """How many values a yaml's content has when its aliases are written out."""
-    if id(value) not in known:
-        known[id(value)] = math.inf  # for what contains itself
-        parts = value.values() if isinstance(value, dict) else value
-        nested = parts if isinstance(value, (dict, list)) else ()
-        known[id(value)] = 1 + sum(_written_out(part, known) for part in nested)
-    return known[id(value)]
 
 
 def register_roots(roots: list[str]) -> None:
@@ -133,12 +39,17 @@ def load_records(name: str) -> list[dict[str, Any]]:
         InputError: the name is unknown, or the data set cannot be used.
     """
     if name not in DatasetCatalog.list():
-        known = [known for known in DatasetCatalog.list() if LAYOUT_NAME.search(known)]
+        # Detectron2 has data sets of its own, which are images without sound.
+        tasks = {evaluator.task for _, evaluator in EVALUATOR_REGISTRY}
+        known = [
+            known
+            for known in DatasetCatalog.list()
+            if MetadataCatalog.get(known).get("evaluator_type") in tasks
+        ]
         raise InputError(f"data set {name!r} is not registered; known: {', '.join(sorted(known))}")
-    # AVSBench's trees name their classes when they are read.
-    records = DatasetCatalog.get(name) if LAYOUT_NAME.search(name) else None
+    # Some data sets name their classes when they are read.
+    records = DatasetCatalog.get(name)
     complete_metadata(name)
-    records = DatasetCatalog.get(name) if records is None else records
     check_records(name, records)
     return records
 

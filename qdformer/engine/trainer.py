@@ -5,6 +5,7 @@ import logging
 import os
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +16,39 @@ from detectron2.data import (
     build_detection_test_loader,
     get_detection_dataset_dicts,
 )
-from detectron2.data.samplers import RandomSubsetTrainingSampler, TrainingSampler
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluators
 from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
-from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.skipping import DropUnreadable, SkipUnreadable, without_dropped
-from qdformer.data.source_mix import mix_sources
-from qdformer.data.train_loader import TrainLoader
-from qdformer.engine.checkpointer import AVSCheckpointer, BestModel, load_vggish
-from qdformer.engine.config_check import clips_per_process
-from qdformer.engine.description import describe
+from qdformer.checkpoint.checkpointer import AVSCheckpointer, BestModel, load_vggish
+from qdformer.checkpoint.metadata import run_metadata
+from qdformer.config.validation import clips_per_process
+from qdformer.data.dataset_mapper import build_mapper
+from qdformer.data.source_count import subsample_by_source_count
+from qdformer.data.train_loader import TrainLoader, build_sampler
+from qdformer.data.unreadable import DropUnreadable, SkipUnreadable, without_dropped
 from qdformer.engine.hooks import (
     BestCheckpointer,
-    GradientRelease,
+    Preempted,
+    PreemptionHook,
     SheetWriter,
     SkippedClipsReport,
     StepRecord,
     StepSeed,
-    Stopped,
-    StopRequest,
+    ZeroGradHook,
 )
 from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
-from qdformer.engine.optimizer import apply_rates, build_optimizer
 from qdformer.errors import InputError
-from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
-from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
+from qdformer.evaluation.registry import find_evaluator
 from qdformer.modeling.codebook import Codebook
+from qdformer.solver.lr_scheduler import build_lr_scheduler
+from qdformer.solver.optimizer import apply_rates, build_optimizer
 from qdformer.visualization.prediction_sheet import prediction_sheet
 
 logger = logging.getLogger(__name__)
-
-EVALUATORS = {"avs_object": AVSObjectEvaluator, "avs_semantic": AVSSemanticEvaluator}
-HEADLINE = {"avs_object": "avs_object/J&F", "avs_semantic": "avs_semantic/mIoU"}
 
 
 class Trainer(DefaultTrainer):
@@ -64,7 +61,7 @@ class Trainer(DefaultTrainer):
         """
         # Drawn once for all processes; a resumed run takes its own from the checkpoint.
         self.seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        self.stop_request = StopRequest()
+        self.stop_request = PreemptionHook()
         self.taken = 0
         super().__init__(cfg)
 
@@ -124,7 +121,7 @@ class Trainer(DefaultTrainer):
 
         Raises:
             InputError: something cannot be read or written, or a loss is not finite.
-            Stopped: on SIGTERM or Ctrl-C.
+            Preempted: on SIGTERM or Ctrl-C.
         """
         self._trainer.data_loader.begin(self.seed, self.start_iter)
         try:
@@ -132,7 +129,7 @@ class Trainer(DefaultTrainer):
                 return super().train()
         except NonFiniteLoss:
             raise
-        except (InputError, Stopped):
+        except (InputError, Preempted):
             self.save()
             raise
         except OSError as error:
@@ -175,8 +172,13 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_optimizer(cls, cfg, model: nn.Module) -> torch.optim.Optimizer:
-        """See :func:`qdformer.engine.optimizer.build_optimizer`."""
+        """See :func:`qdformer.solver.optimizer.build_optimizer`."""
         return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_lr_scheduler(cls, cfg, optimizer: torch.optim.Optimizer):
+        """See :func:`qdformer.solver.lr_scheduler.build_lr_scheduler`."""
+        return build_lr_scheduler(cfg, optimizer)
 
     @classmethod
     def build_train_loader(cls, cfg):
@@ -184,19 +186,12 @@ class Trainer(DefaultTrainer):
         records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
         loader = cfg.DATALOADER
         if loader.SINGLE_SOURCE >= 0:
-            records = mix_sources(records, loader.SINGLE_SOURCE, max(cfg.SEED, 0))
-
-        def build_sampler(seed: int):
-            if loader.SAMPLER_TRAIN == "TrainingSampler":
-                return TrainingSampler(len(records), seed=seed)
-            return RandomSubsetTrainingSampler(
-                len(records), loader.RANDOM_SUBSET_RATIO, seed_shuffle=seed, seed_subset=seed
-            )
+            records = subsample_by_source_count(records, loader.SINGLE_SOURCE, max(cfg.SEED, 0))
 
         return TrainLoader(
             records,
-            SkipUnreadable(AVSDatasetMapper(cfg, True), records, skipped_file(cfg)),
-            build_sampler,
+            SkipUnreadable(build_mapper(cfg, True), records, skipped_file(cfg)),
+            partial(build_sampler, cfg, len(records)),
             batch_size=clips_per_process(cfg, comm.get_world_size()),
             num_workers=loader.NUM_WORKERS,
             aspect_ratio_grouping=loader.ASPECT_RATIO_GROUPING,
@@ -205,7 +200,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_test_loader(cls, cfg, dataset_name: str):
         """One clip at a time, at its own length; none in place of one that cannot be read."""
-        mapper = DropUnreadable(AVSDatasetMapper(cfg, False), skipped_file(cfg))
+        mapper = DropUnreadable(build_mapper(cfg, False), skipped_file(cfg))
         return build_detection_test_loader(
             cfg, dataset_name, mapper=mapper, collate_fn=without_dropped
         )
@@ -214,7 +209,7 @@ class Trainer(DefaultTrainer):
     def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluators:
         """The evaluator that the data set's metadata names, and that of the codebook's language."""
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
-        scored = EVALUATORS[evaluator_type(dataset_name)](dataset_name, folder)
+        scored = find_evaluator(dataset_name)(dataset_name, folder)
         threshold = cfg.MODEL.QDFORMER.CLASS_THRESHOLD
         language = LanguageEvaluator(dataset_name, folder, class_threshold=threshold)
         return DatasetEvaluators([scored, language])
@@ -234,7 +229,7 @@ class Trainer(DefaultTrainer):
             description = self.checkpointer.description
             best = BestModel(model, self.cfg.OUTPUT_DIR, description=description)
             after_checkpoint += [
-                BestCheckpointer(period, best, headline_metric(self.cfg)),
+                BestCheckpointer(period, best, primary_metric(self.cfg)),
                 SheetWriter(
                     period,
                     lambda: draw_sheets(self.cfg, _unwrap(model)),
@@ -243,7 +238,7 @@ class Trainer(DefaultTrainer):
             ]
         return [
             # The gradients first, because evaluations need memory, too.
-            GradientRelease(), StepSeed(), LossGuard(self.cfg.OUTPUT_DIR), *step, self.stop_request,
+            ZeroGradHook(), StepSeed(), LossGuard(self.cfg.OUTPUT_DIR), *step, self.stop_request,
             *after_checkpoint, StepRecord(after_checkpoint, period),
             SkippedClipsReport(skipped_file(self.cfg)), *writers,
         ]  # fmt: skip
@@ -253,7 +248,7 @@ class Trainer(DefaultTrainer):
             self._trainer.model,
             self.cfg.OUTPUT_DIR,
             keep=self.cfg.SOLVER.KEEP_CHECKPOINTS,
-            description=describe(self.cfg),
+            description=run_metadata(self.cfg),
             trainer=weakref.proxy(self),
         )
         # Detectron2 v0.6 leaves the optimizer out of what it saves; later versions do not.
@@ -269,24 +264,11 @@ def skipped_file(cfg) -> str:
     return os.path.join(cfg.OUTPUT_DIR, "skipped_clips.txt")
 
 
-def evaluator_type(name: str) -> str:
-    """The key of ``EVALUATORS`` that a data set's metadata name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
-    given = MetadataCatalog.get(name).evaluator_type
-    if given not in EVALUATORS:
-        raise InputError(
-            f"data set {name!r} has evaluator_type {given!r}; known: {', '.join(EVALUATORS)}"
-        )
-    return given
-
-
-def headline_metric(cfg) -> str:
+def primary_metric(cfg) -> str:
     """The metric that picks the best checkpoint: J&F or mIoU of the first test set."""
     first = cfg.DATASETS.TEST[0]
-    metric = HEADLINE[evaluator_type(first)]
+    evaluator = find_evaluator(first)
+    metric = f"{evaluator.task}/{evaluator.primary_metric}"
     return metric if len(cfg.DATASETS.TEST) == 1 else f"{first}/{metric}"
 
 
@@ -303,7 +285,7 @@ def predict_some(cfg, model: nn.Module, count: int) -> Iterator[tuple[dict, dict
         The record of a clip and the model's output for it.
     """
     records = DatasetCatalog.get(cfg.DATASETS.TEST[0])
-    mapper = DropUnreadable(AVSDatasetMapper(cfg, False), skipped_file(cfg))
+    mapper = DropUnreadable(build_mapper(cfg, False), skipped_file(cfg))
     count = min(count, len(records))
     was_training = model.training
     model.eval()

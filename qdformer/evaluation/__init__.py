@@ -1,1 +1,6 @@
-"""Metrics as pure functions of arrays, and the evaluators that feed them."""
+"""Evaluators of clips; importing them registers them for their ``evaluator_type``."""
+
+from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
+from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
+
+__all__ = ["AVSObjectEvaluator", "AVSSemanticEvaluator"]

@@ -9,6 +9,7 @@ import numpy as np
 
 from qdformer.evaluation import metrics
 from qdformer.evaluation.clip_evaluation import ClipEvaluator
+from qdformer.evaluation.registry import EVALUATOR_REGISTRY
 
 
 @dataclass
@@ -28,6 +29,7 @@ class _ObjectScores:
         return len(self.region)
 
 
+@EVALUATOR_REGISTRY.register()
 class AVSObjectEvaluator(ClipEvaluator):
     """J, boundary F and J&F of DAVIS, and AVSBench's two binary metrics beside them.
 
@@ -50,6 +52,7 @@ class AVSObjectEvaluator(ClipEvaluator):
     """
 
     task = "avs_object"
+    primary_metric = "J&F"
     definition = (
         "J and F are DAVIS's (mean over clips of the mean over annotated frames); AVSBench_* are "
         "means over frames, F with beta^2 = 0.3, MaxF at the best of 255 thresholds for all frames."

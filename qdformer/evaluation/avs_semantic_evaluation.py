@@ -9,6 +9,7 @@ from qdformer.errors import InputError
 from qdformer.evaluation import metrics
 from qdformer.evaluation.clip_evaluation import AnnotatedFrame, ClipEvaluator
 from qdformer.evaluation.confusion import class_counts
+from qdformer.evaluation.registry import EVALUATOR_REGISTRY
 
 
 @dataclass
@@ -26,6 +27,7 @@ class _SemanticScores:
         return self.counts.shape[1]
 
 
+@EVALUATOR_REGISTRY.register()
 class AVSSemanticEvaluator(ClipEvaluator):
     """Data-set mIoU and IoU per class, and AVSBench's two metrics for AVSS beside them.
 
@@ -48,6 +50,7 @@ class AVSSemanticEvaluator(ClipEvaluator):
     """
 
     task = "avs_semantic"
+    primary_metric = "mIoU"
     definition = (
         "mIoU is one confusion matrix over all frames, mean over the classes with ground truth; "
         "AVSBench_* average per frame and class, then over all classes."

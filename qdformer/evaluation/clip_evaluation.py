@@ -14,8 +14,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from tabulate import tabulate
 
-from qdformer.data.image import read_label_map
 from qdformer.errors import InputError
+from qdformer.io.image import read_label_map
 
 logger = logging.getLogger(__name__)
 

@@ -75,7 +75,7 @@ def davis_statistics(values: Sequence[float]) -> tuple[float, float, float]:
 
     Returns:
         Mean; recall, the share of frames above (not at) 0.5; decay, the mean of the first quarter
-        less that of the last. Neighbouring quarters share the frame at their edge.
+        less that of the last. Neighboring quarters share the frame at their edge.
     """
     edges = np.round(np.linspace(1, len(values), 5) + 1e-10).astype(int) - 1
     first, last = values[: edges[1] + 1], values[edges[3] :]
@@ -127,16 +127,16 @@ def _west(words: np.ndarray, step: int) -> np.ndarray:
 
 
 def _boundaries(masks: np.ndarray, width: int) -> np.ndarray:
-    """Pixels of packed masks of this width that differ from their neighbour in the east, south or
+    """Pixels of packed masks of this width that differ from their neighbor in the east, south or
     south-east.
     """
-    neighbours = _west(masks, 1)
-    has_neighbour = np.packbits(
-        np.arange(64 * masks.shape[-1]) < width - 1, bitorder="little"
-    ).view("<u8")
-    boundaries = masks ^ neighbours
-    boundaries[:, :-1] |= masks[:, :-1] ^ neighbours[:, 1:]
-    boundaries &= has_neighbour
+    neighbors = _west(masks, 1)
+    has_neighbor = np.packbits(np.arange(64 * masks.shape[-1]) < width - 1, bitorder="little").view(
+        "<u8"
+    )
+    boundaries = masks ^ neighbors
+    boundaries[:, :-1] |= masks[:, :-1] ^ neighbors[:, 1:]
+    boundaries &= has_neighbor
     boundaries[:, :-1] |= masks[:, :-1] ^ masks[:, 1:]
     return boundaries
 

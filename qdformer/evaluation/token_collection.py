@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from detectron2.data import Metadata
 from torch import Tensor
 
-from qdformer.data.image import read_label_map
+from qdformer.io.image import read_label_map
 
 # The network's masks have a cell for so many pixels of the padded frame along each side.
 _MASK_STRIDE = 4
@@ -61,8 +61,9 @@ def match_tokens(
     Args:
         clip: as the mapper gives it; read are ``image`` (its size), ``sem_seg_file_names`` and
             ``label_format``.
-        output: what the model says of it, see :meth:`qdformer.segmenter.AudioVisualSegmenter
-            .inference`; read are ``scores``, ``classes``, ``masks`` and the codes.
+        output: what the model says of it, see
+            :meth:`~qdformer.modeling.meta_arch.segmenter.AudioVisualSegmenter.inference`; read are
+            ``scores``, ``classes``, ``masks`` and the codes.
         metadata: of the data set.
         class_threshold: a token is confident if its likeliest class is at least this probable.
         mask_threshold: a mask covers a pixel where its probability is above this.

@@ -21,8 +21,8 @@ Shapes = list[tuple[int, int]]
 def ms_deform_attn(
     value: Tensor,
     shapes: Shapes,
-    neighbours: Tensor,
-    centres: Tensor,
+    neighbors: Tensor,
+    centers: Tensor,
     offsets: Tensor,
     weights: Tensor,
 ) -> Tensor:
@@ -34,9 +34,9 @@ def ms_deform_attn(
     Args:
         value: (F, S, heads, D) the cells of all levels of a frame in one row.
         shapes: (h, w) of each level; their areas add up to S.
-        neighbours: (F, W) int64, the frames whose levels the queries of each frame sample.
-        centres: (Q, W * levels, 2) where each query stands, (x, y) in cells of the level: the
-            centre of the first cell is (0, 0). Single or double precision, in which everything is
+        neighbors: (F, W) int64, the frames whose levels the queries of each frame sample.
+        centers: (Q, W * levels, 2) where each query stands, (x, y) in cells of the level: the
+            center of the first cell is (0, 0). Single or double precision, in which everything is
             computed.
         offsets: (F, Q, heads, W * levels, points, 2) from there to the places that are read, in
             cells. Outside of a level the value is zero.
@@ -46,57 +46,57 @@ def ms_deform_attn(
         (F, Q, heads * D) in the precision of ``value``.
     """
     if torch.onnx.is_in_onnx_export():
-        return _by_grid_sample(value, shapes, neighbours, centres, offsets, weights)
-    suits = value.is_cuda and centres.dtype == torch.float32
+        return _by_grid_sample(value, shapes, neighbors, centers, offsets, weights)
+    suits = value.is_cuda and centers.dtype == torch.float32
     if suits and ms_deform_attn_triton and not torch.are_deterministic_algorithms_enabled():
-        return ms_deform_attn_triton(value, shapes, neighbours, centres, offsets, weights)
-    return ms_deform_attn_plain(value, shapes, neighbours, centres, offsets, weights)
+        return ms_deform_attn_triton(value, shapes, neighbors, centers, offsets, weights)
+    return ms_deform_attn_plain(value, shapes, neighbors, centers, offsets, weights)
 
 
 def ms_deform_attn_plain(
     value: Tensor,
     shapes: Shapes,
-    neighbours: Tensor,
-    centres: Tensor,
+    neighbors: Tensor,
+    centers: Tensor,
     offsets: Tensor,
     weights: Tensor,
 ) -> Tensor:
     """:func:`ms_deform_attn` without a kernel of its own: the same numbers at every run."""
     _, queries, heads, _, points = weights.shape
-    canvas, starts, stride = _paint(value.to(centres.dtype), shapes)
+    canvas, starts, stride = _paint(value.to(centers.dtype), shapes)
     # Summands and limits as large as the axes they run along: broadcasting pairs costs tenfold.
-    centres = (centres + 1)[:, None, :, None].expand(-1, -1, -1, points, -1).contiguous()
-    far = _level_sizes(shapes, neighbours.shape[1], value.device)[:, None] + 1
-    far = far.to(centres.dtype).expand(-1, points, -1).contiguous()
-    # The rows of (frame, line, column, head) where each level of each neighbour begins.
-    first = (neighbours[..., None] * canvas.shape[1] + starts).flatten(1)  # (F, W * levels)
+    centers = (centers + 1)[:, None, :, None].expand(-1, -1, -1, points, -1).contiguous()
+    far = _level_sizes(shapes, neighbors.shape[1], value.device)[:, None] + 1
+    far = far.to(centers.dtype).expand(-1, points, -1).contiguous()
+    # The rows of (frame, line, column, head) where each level of each neighbor begins.
+    first = (neighbors[..., None] * canvas.shape[1] + starts).flatten(1)  # (F, W * levels)
     first = first[:, None] * (stride * heads) + torch.arange(heads, device=value.device)[:, None]
     summed = _BilinearSum.apply(
         canvas.reshape(-1, value.shape[-1]),
         offsets,
-        weights.to(centres.dtype),
-        (centres, far, first[:, None, ..., None].int()),
+        weights.to(centers.dtype),
+        (centers, far, first[:, None, ..., None].int()),
         (heads, stride * heads),
     )
     return summed.view(-1, queries, heads * value.shape[-1]).to(value.dtype)
 
 
-def _by_grid_sample(value, shapes, neighbours, centres, offsets, weights):
+def _by_grid_sample(value, shapes, neighbors, centers, offsets, weights):
     """The same in operators that ONNX has, level by level; the sizes may be symbols."""
     frames, queries, heads, levels, points = weights.shape
-    sizes = _level_sizes(shapes, neighbours.shape[1], value.device)[:, None]
+    sizes = _level_sizes(shapes, neighbors.shape[1], value.device)[:, None]
     # Places from -1 to 1 over their level, (F * heads, Q, points, 2) for each level. Factors and
     # summands are as large as the axes they run along: broadcasting pairs is slow here too.
     scale = (2 / sizes).expand(-1, queries, -1)
-    start = (centres.transpose(0, 1) + 0.5) * scale - 1
+    start = (centers.transpose(0, 1) + 0.5) * scale - 1
     scale, start = (part[:, :, None].expand(-1, -1, points, -1) for part in (scale, start))
     places = (offsets.permute(0, 2, 3, 1, 4, 5) * scale + start).flatten(0, 1).unbind(1)
     weights = weights.permute(0, 2, 3, 1, 4).flatten(0, 1).unbind(1)  # (F * heads, Q, points)
     maps = value.permute(0, 2, 3, 1).split([h * w for h, w in shapes], dim=-1)
     total = 0.0
     for level in range(levels):
-        neighbour, size = divmod(level, len(shapes))
-        seen = maps[size][neighbours[:, neighbour]].flatten(0, 1).unflatten(-1, shapes[size])
+        neighbor, size = divmod(level, len(shapes))
+        seen = maps[size][neighbors[:, neighbor]].flatten(0, 1).unflatten(-1, shapes[size])
         read = F.grid_sample(seen, places[level], align_corners=False)  # (F * heads, D, Q, points)
         total = total + (read * weights[level][:, None]).sum(-1)
     return total.reshape(frames, -1, queries).transpose(1, 2)
@@ -144,8 +144,8 @@ class _BilinearSum(torch.autograd.Function):
 
 def _places(offsets, grid, steps):
     """Whether each place was moved, its way from its upper left cell, and the row of that."""
-    centres, far, first = grid
-    free = offsets + centres
+    centers, far, first = grid
+    free = offsets + centers
     place = free.clamp(min=torch.zeros_like(far), max=far)
     moved = place != free
     del free
@@ -206,7 +206,7 @@ def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:
     """
     stride = max(w for _, w in shapes) + 3
     levels = value.flatten(2).split([h * w for h, w in shapes], dim=1)
-    # A place on the far edge has neighbours beyond it, of weight zero: a second column and line.
+    # A place on the far edge has neighbors beyond it, of weight zero: a second column and line.
     painted = [
         F.pad(level.unflatten(1, (h, w)), (0, 0, 1, stride - w - 1, 1, 2))
         for level, (h, w) in zip(levels, shapes)
@@ -216,7 +216,7 @@ def _paint(value: Tensor, shapes: Shapes) -> tuple[Tensor, Tensor, int]:
 
 
 def _level_sizes(shapes: Shapes, window: int, device: torch.device) -> Tensor:
-    """(w, h) of each level of each neighbour, (W * levels, 2) int64."""
+    """(w, h) of each level of each neighbor, (W * levels, 2) int64."""
     # No cache can hold the symbols that an export has for sizes.
     copied = _copied.__wrapped__ if torch.onnx.is_in_onnx_export() else _copied
     return copied(tuple(tuple(shape) for shape in shapes), device).flip(-1).repeat(window, 1)
@@ -271,7 +271,7 @@ class MSDeformAttn(nn.Module):
         reference_points: Tensor,
         memory: Tensor,
         shapes: list[tuple[int, int]],
-        neighbours: Tensor,
+        neighbors: Tensor,
         padding: Tensor | None = None,
     ) -> Tensor:
         """
@@ -280,7 +280,7 @@ class MSDeformAttn(nn.Module):
             reference_points: (Q, 2), (x, y) as fractions of the frame.
             memory: (F, S, C) the cells of all levels of a frame in one row.
             shapes: (h, w) of each level; their areas add up to S.
-            neighbours: (F, W) the frames whose maps the queries of each frame sample, itself among
+            neighbors: (F, W) the frames whose maps the queries of each frame sample, itself among
                 them; ``levels`` is W times the number of shapes.
             padding: (F, S) bool, True for cells that are read as zero, as what lies outside is.
 
@@ -297,8 +297,6 @@ class MSDeformAttn(nn.Module):
             # After the projection, whose bias is not zero.
             value = value.masked_fill(padding[..., None], 0.0)
         value = value.unflatten(-1, (self.heads, -1))
-        sizes = _level_sizes(shapes, neighbours.shape[1], query.device)
-        centres = reference_points[:, None] * sizes - 0.5  # (Q, W * levels, 2)
-        return self.output_proj(
-            ms_deform_attn(value, shapes, neighbours, centres, offsets, weights)
-        )
+        sizes = _level_sizes(shapes, neighbors.shape[1], query.device)
+        centers = reference_points[:, None] * sizes - 0.5  # (Q, W * levels, 2)
+        return self.output_proj(ms_deform_attn(value, shapes, neighbors, centers, offsets, weights))

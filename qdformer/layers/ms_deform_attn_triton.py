@@ -20,8 +20,8 @@ PROGRAM_SIZE = 512
 def ms_deform_attn_triton(
     value: Tensor,
     shapes: list[tuple[int, int]],
-    neighbours: Tensor,
-    centres: Tensor,
+    neighbors: Tensor,
+    centers: Tensor,
     offsets: Tensor,
     weights: Tensor,
 ) -> Tensor:
@@ -35,10 +35,10 @@ def ms_deform_attn_triton(
         value: (F, S, heads, D), the cells of all levels of a frame in one row (level after level,
             row by row); float32, bfloat16 or float16.
         shapes: (h, w) of each level; their areas add up to S.
-        neighbours: (F, W) int64, the frames whose maps the queries of each frame sample; each in
+        neighbors: (F, W) int64, the frames whose maps the queries of each frame sample; each in
             [0, F), which is not checked.
-        centres: (Q, W * levels, 2) float32, where each query stands, (x, y) in cells of the level,
-            a cell's centre lying at its index; the second axis runs over neighbours, then levels.
+        centers: (Q, W * levels, 2) float32, where each query stands, (x, y) in cells of the level,
+            a cell's center lying at its index; the second axis runs over neighbors, then levels.
         offsets: (F, Q, heads, W * levels, P, 2), floating, from there to the places that are read,
             in cells. What lies outside of the map counts as zero.
         weights: (F, Q, heads, W * levels, P), floating.
@@ -47,7 +47,7 @@ def ms_deform_attn_triton(
         (F, Q, heads * D) in the dtype of ``value``.
     """
     table = _level_table(tuple(tuple(shape) for shape in shapes), value.device)
-    return _MSDeformAttn.apply(value, neighbours, centres, offsets, weights, table)
+    return _MSDeformAttn.apply(value, neighbors, centers, offsets, weights, table)
 
 
 class _MSDeformAttn(torch.autograd.Function):
@@ -119,7 +119,7 @@ def _copied_level_table(shapes, device):
 # to, if an address is written to that was made from what the function returns.
 @triton.jit
 def _cell_before(place, size):
-    """The last cell at or before each place along one axis, and the way from its centre."""
+    """The last cell at or before each place along one axis, and the way from its center."""
     cell = tl.floor(place)
     # Clamped, it still lies outside if it did; a huge number or NaN must not become an index.
     return tl.minimum(tl.maximum(cell, -2), size).to(tl.int32), place - cell
@@ -137,7 +137,7 @@ def _corner(x, y, way_x, way_y, width, height, RIGHT: tl.constexpr, BELOW: tl.co
 
 @triton.jit
 def _forward_kernel(
-    value, neighbours, centres, offsets, weights, table, output, cells, queries, heads,
+    value, neighbors, centers, offsets, weights, table, output, cells, queries, heads,
     CHANNELS: tl.constexpr, LEVELS: tl.constexpr, MAPS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -149,19 +149,19 @@ def _forward_kernel(
     channel = tl.arange(0, BLOCK_CHANNELS)[None, :]
     total = tl.zeros((BLOCK, BLOCK_CHANNELS), tl.float32)
     for index in range(MAPS):
-        neighbour = tl.load(neighbours + frame * (MAPS // LEVELS) + index // LEVELS)
+        neighbor = tl.load(neighbors + frame * (MAPS // LEVELS) + index // LEVELS)
         level = table + index % LEVELS * 3
         first, height, width = tl.load(level), tl.load(level + 1), tl.load(level + 2)
-        first += neighbour * cells
-        centre = centres + 2 * (query * MAPS + index)
-        centre_x = tl.load(centre, mask=exists, other=-2)
-        centre_y = tl.load(centre + 1, mask=exists, other=-2)
+        first += neighbor * cells
+        center = centers + 2 * (query * MAPS + index)
+        center_x = tl.load(center, mask=exists, other=-2)
+        center_y = tl.load(center + 1, mask=exists, other=-2)
         for point in tl.static_range(POINTS):
             sample = (row * MAPS + index) * POINTS + point
             weight = tl.load(weights + sample, mask=exists, other=0).to(tl.float32)
             offset = offsets + 2 * sample
-            x, way_x = _cell_before(centre_x + tl.load(offset, mask=exists, other=0), width)
-            y, way_y = _cell_before(centre_y + tl.load(offset + 1, mask=exists, other=0), height)
+            x, way_x = _cell_before(center_x + tl.load(offset, mask=exists, other=0), width)
+            y, way_y = _cell_before(center_y + tl.load(offset + 1, mask=exists, other=0), height)
             for below in tl.static_range(2):
                 for right in tl.static_range(2):
                     cell, inside, share_x, share_y = _corner(
@@ -177,7 +177,7 @@ def _forward_kernel(
 
 @triton.jit
 def _backward_kernel(
-    value, neighbours, centres, offsets, weights, table,
+    value, neighbors, centers, offsets, weights, table,
     grad_output, grad_value, grad_offsets, grad_weights, cells, queries, heads,
     CHANNELS: tl.constexpr, LEVELS: tl.constexpr, MAPS: tl.constexpr, POINTS: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_CHANNELS: tl.constexpr,
@@ -191,16 +191,16 @@ def _backward_kernel(
     channel = tl.arange(0, BLOCK_CHANNELS)[None, :]
 
     index = sample // POINTS
-    neighbour = tl.load(neighbours + frame * (MAPS // LEVELS) + index // LEVELS)
+    neighbor = tl.load(neighbors + frame * (MAPS // LEVELS) + index // LEVELS)
     level = table + index % LEVELS * 3
     first, height, width = tl.load(level), tl.load(level + 1), tl.load(level + 2)
-    first += neighbour * cells
-    centre = centres + 2 * (query * MAPS + index)
+    first += neighbor * cells
+    center = centers + 2 * (query * MAPS + index)
     sample += row * (MAPS * POINTS)
     weight = tl.load(weights + sample, mask=exists, other=0).to(tl.float32)
     offset = offsets + 2 * sample
-    place_x = tl.load(centre, mask=exists, other=-2) + tl.load(offset, mask=exists, other=0)
-    place_y = tl.load(centre + 1, mask=exists, other=-2) + tl.load(offset + 1, mask=exists, other=0)
+    place_x = tl.load(center, mask=exists, other=-2) + tl.load(offset, mask=exists, other=0)
+    place_y = tl.load(center + 1, mask=exists, other=-2) + tl.load(offset + 1, mask=exists, other=0)
     x, way_x = _cell_before(place_x, width)
     y, way_y = _cell_before(place_y, height)
     mask = exists[:, None] & (channel < CHANNELS)

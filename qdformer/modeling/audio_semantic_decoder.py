@@ -1,9 +1,7 @@
 """Audio semantic decoder (Fig. 4 a): prototypes that read single-source tokens out of a sound."""
 
-import torch
 from torch import Tensor, nn
 
-from qdformer.layers.position_encoding import sine_position
 from qdformer.layers.transformer import TransformerDecoder
 
 
@@ -16,17 +14,25 @@ class AudioSemanticDecoder(nn.Module):
             layers=layers, channels=channels, heads=heads, feedforward=feedforward
         )
 
-    def forward(self, prototypes: Tensor, audio: Tensor, padding: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        prototypes: Tensor,
+        audio: Tensor,
+        position: Tensor,
+        padding: Tensor | None = None,
+    ) -> Tensor:
         """
         Args:
             prototypes: (N, C) learnable queries p_i.
-            audio: (B, T, C) audio features in order of time; T = 1 for a single frame.
-            padding: (B, T) bool, True behind the end of a shorter clip.
+            audio: (B, S, C) audio features of clips or of single frames.
+            position: (S, C) their positional embedding.
+            padding: (B, S) bool, True behind the end of a shorter clip.
 
         Returns:
             (B, N, C) tokens.
         """
         queries = prototypes.expand(audio.shape[0], -1, -1)
-        steps = torch.arange(audio.shape[1], device=audio.device)
-        position = sine_position(steps, audio.shape[2])[None]
-        return self.decoder(queries, audio, memory_position=position, memory_padding=padding)[-1]
+        outputs = self.decoder(
+            queries, audio, memory_position=position[None], memory_padding=padding
+        )
+        return outputs[-1]

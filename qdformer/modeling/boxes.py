@@ -1,13 +1,13 @@
-"""Boxes of objects and their generalised IoU."""
+"""Boxes of objects and their generalized IoU."""
 
 import torch
 from torch import Tensor
 
 
 def to_corners(boxes: Tensor) -> Tensor:
-    """(..., 4) centre x, y, width, height to x0, y0, x1, y1."""
-    centre, size = boxes.split(2, dim=-1)
-    return torch.cat((centre - size / 2, centre + size / 2), dim=-1)
+    """(..., 4) center x, y, width, height to x0, y0, x1, y1."""
+    center, size = boxes.split(2, dim=-1)
+    return torch.cat((center - size / 2, center + size / 2), dim=-1)
 
 
 def boxes_of_masks(masks: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class ClipBatch:
     """The frames of B clips, one clip after the other.
 
     Attributes:
-        images: (F, 3, H, W) normalised, padded on the right and at the bottom, channels last.
+        images: (F, 3, H, W) normalized, padded on the right and at the bottom, channels last.
         log_mel: (F, 1, 96, 64).
         lengths: frames of each clip.
         valid: (F, 2) float on the CPU, the fraction of height and width that is not padding.
@@ -34,7 +34,7 @@ class ClipBatch:
     def collate(
         cls, clips: list[dict], mean: Tensor, std: Tensor, size_divisibility: int
     ) -> "ClipBatch":
-        """Move mapper outputs to the device of ``mean``, normalise, pad and join them.
+        """Move mapper outputs to the device of ``mean``, normalize, pad and join them.
 
         Args:
             clips: dicts with ``image`` (T, 3, H, W) uint8, ``audio`` (T, 1, 96, 64) and, all or
@@ -74,7 +74,7 @@ class Targets:
     Attributes:
         classes: (F, M) int64.
         masks: (F, M, h, w) float, the share of each stride-4 cell that the object covers.
-        boxes: (F, M, 4) centre x, y, width, height as fractions of the padded frame.
+        boxes: (F, M, 4) center x, y, width, height as fractions of the padded frame.
         sounding: (F, M) bool, the object is annotated and seen sounding in this frame.
         annotated: (F,) bool.
         counts: objects of each clip.

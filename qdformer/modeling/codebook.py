@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from detectron2.utils import comm
 from torch import Tensor, nn
 
-from qdformer.layers.bounded import bounded
+from qdformer.layers.clamp_finite import clamp_finite
 from qdformer.layers.clip_padding import repeat_for_frames
 
 UPDATE_RULES = ("gradient", "ema")
@@ -132,7 +132,7 @@ class Codebook(nn.Module):
             The quantized tokens.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            continuous = bounded(tokens)
+            continuous = clamp_finite(tokens)
             codewords = self.codewords
             if self.unit_norm:
                 continuous, codewords = _unit(continuous), _unit(codewords)
@@ -159,7 +159,7 @@ class Codebook(nn.Module):
             raise RuntimeError(
                 f"{MOST_FORWARDS} training forwards without a step of the codebook, which would "
                 "never learn; call its step() after each step of your optimizer, or make that by "
-                "qdformer.engine.optimizer.build_optimizer"
+                "qdformer.solver.optimizer.build_optimizer"
             )
         self._taught.append((tokens, codes))
 
@@ -207,7 +207,7 @@ class Codebook(nn.Module):
     def step(self) -> None:
         """Learn from the global tokens that were quantized since the last step, of all processes.
 
-        To be called after each step of the optimizer; see :func:`qdformer.engine.optimizer
+        To be called after each step of the optimizer; see :func:`qdformer.solver.optimizer
         .build_optimizer`.
         """
         if not self._taught:

@@ -6,7 +6,7 @@ from detectron2.utils import comm
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor
 
-from qdformer.layers.bounded import bounded
+from qdformer.layers.clamp_finite import clamp_finite
 from qdformer.modeling.boxes import giou_loss, to_corners
 from qdformer.modeling.clip_batch import Targets
 from qdformer.modeling.mask_decoder import Predictions
@@ -97,13 +97,13 @@ class SegmentationCriterion:
         # D layers share the objects, so the sum over layers is divided by D as well.
         divisor = len(assigned) * _mean_over_processes(targets.sounding.sum()).clamp(min=1)
 
-        masks = bounded(predictions.masks[layer, frame, token].flatten(1))
-        boxes = bounded(predictions.boxes[layer, frame, token])
+        masks = clamp_finite(predictions.masks[layer, frame, token].flatten(1))
+        boxes = clamp_finite(predictions.boxes[layer, frame, token])
         target_masks = targets.masks[frame, target].flatten(1)
         target_boxes = targets.boxes[frame, target]
         losses = {
             "loss_class": self.weights.classes * self._class_loss(
-                bounded(predictions.logits), targets.classes, _pairs(present, assigned), known
+                clamp_finite(predictions.logits), targets.classes, _pairs(present, assigned), known
             ),
             "loss_mask": self.weights.mask * self._pixel_loss(masks, target_masks).sum(),
             "loss_dice": self.weights.dice * dice_loss(masks, target_masks).sum(),

@@ -13,7 +13,7 @@ from qdformer.modeling.visual_tokens import VisualTokens
 
 
 class DeformableEncoderLayer(nn.Module):
-    """Deformable self-attention over levels (and neighbouring frames), then a feed-forward net."""
+    """Deformable self-attention over levels (and neighboring frames), then a feed-forward net."""
 
     def __init__(self, *, channels: int, heads: int, levels: int, points: int, feedforward: int):
         super().__init__()
@@ -23,7 +23,7 @@ class DeformableEncoderLayer(nn.Module):
         self.norm2 = nn.LayerNorm(channels)
 
     def forward(
-        self, visual: VisualTokens, tokens: Tensor, reference_points: Tensor, neighbours: Tensor
+        self, visual: VisualTokens, tokens: Tensor, reference_points: Tensor, neighbors: Tensor
     ) -> Tensor:
         """Refine ``tokens`` (F, S, C); shapes, positions and padding are those of ``visual``."""
         attended = self.attention(
@@ -31,7 +31,7 @@ class DeformableEncoderLayer(nn.Module):
             reference_points,
             tokens,
             visual.shapes,
-            neighbours,
+            neighbors,
             visual.padding,
         )
         tokens = self.norm1(tokens + attended)
@@ -101,8 +101,8 @@ class DeformableEncoder(nn.Module):
         padded = torch.onnx.is_in_onnx_export() or bool((valid < 1).any())
         shapes = [tuple(features[name].shape[-2:]) for name in self.in_features]
         valid = valid.to(features[self.in_features[0]].device, non_blocking=True)
-        centres = [cell_centres(*shape, valid) for shape in shapes]
-        paddings = [padding_mask(each, valid) if padded else None for each in centres]
+        centers = [cell_centers(*shape, valid) for shape in shapes]
+        paddings = [padding_mask(each, valid) if padded else None for each in centers]
         maps = [
             norm(projection(features[name]), padding)
             for name, (projection, norm), padding in zip(
@@ -120,31 +120,31 @@ class DeformableEncoder(nn.Module):
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
         padding = torch.cat(paddings, dim=1) if padded else None
         visual = VisualTokens(tokens, position, shapes, padding)
-        neighbours = neighbouring_frames(lengths, self.temporal_window)
-        neighbours = neighbours.to(tokens.device, non_blocking=True)
+        neighbors = neighboring_frames(lengths, self.temporal_window)
+        neighbors = neighbors.to(tokens.device, non_blocking=True)
         for layer in self.layers:
-            tokens = layer(visual, tokens, torch.cat(centres), neighbours)
+            tokens = layer(visual, tokens, torch.cat(centers), neighbors)
         return dataclasses.replace(visual, tokens=tokens)
 
 
-def cell_centres(height: int, width: int, like: Tensor) -> Tensor:
-    """The centres of a map's cells, row by row: (h*w, 2), (x, y) as fractions of the frame."""
+def cell_centers(height: int, width: int, like: Tensor) -> Tensor:
+    """The centers of a map's cells, row by row: (h*w, 2), (x, y) as fractions of the frame."""
     rows = (torch.arange(height, device=like.device, dtype=torch.float32) + 0.5) / height
     columns = (torch.arange(width, device=like.device, dtype=torch.float32) + 0.5) / width
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack((x, y), dim=-1).flatten(0, 1)
 
 
-def padding_mask(centres: Tensor, valid: Tensor) -> Tensor:
+def padding_mask(centers: Tensor, valid: Tensor) -> Tensor:
     """True for cells whose center (S, 2) lies in the padding of a frame (F, 2): (F, S) bool.
 
     However small a frame is, the first row and column of a level are part of it.
     """
-    ends = torch.maximum(valid.flip(-1), centres[0])
-    return (centres[None] > ends[:, None]).any(-1)
+    ends = torch.maximum(valid.flip(-1), centers[0])
+    return (centers[None] > ends[:, None]).any(-1)
 
 
-def neighbouring_frames(lengths: list[int], window: int) -> Tensor:
+def neighboring_frames(lengths: list[int], window: int) -> Tensor:
     """The frames that each frame samples: itself and ``window`` on either side, within its clip.
 
     Args:

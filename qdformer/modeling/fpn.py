@@ -33,7 +33,7 @@ class PixelFPN(nn.Module):
         Args:
             shapes: the backbone's map at stride 4, then the levels of F'_v.
             channels: C of the result.
-            norm: Detectron2's name of the normalisation.
+            norm: Detectron2's name of the normalization.
         """
         super().__init__()
         self.in_features = list(shapes)

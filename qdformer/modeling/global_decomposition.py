@@ -1,5 +1,7 @@
 """Global semantic decomposition (Sec. 3.3): fuse a clip's sound with its frames, take it apart."""
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
@@ -7,35 +9,37 @@ from qdformer.layers.clip_padding import to_clips, to_frames
 from qdformer.layers.position_encoding import sine_position
 from qdformer.layers.transformer import CrossAttentionLayer
 from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
+from qdformer.modeling.audio_tokens import AudioTokens
 from qdformer.modeling.visual_tokens import VisualTokens
 
 
 class AudioVisualFusion(CrossAttentionLayer):
     """Eq. 3: the audio of the whole clip attends to the visual features of all of its frames."""
 
-    def forward(self, audio: Tensor, visual: VisualTokens, lengths: list[int]) -> Tensor:
+    def forward(self, audio: AudioTokens, visual: VisualTokens, lengths: list[int]) -> AudioTokens:
         """
         Args:
-            audio: F_a (F, C).
+            audio: F_a.
             visual: F_v.
             lengths: frames of each clip.
 
         Returns:
-            F'_a (F, C).
+            F'_a.
         """
-        audio, padding = to_clips(audio, lengths)  # (F, C) -> (B, T, C)
-        tokens, _ = to_clips(visual.tokens, lengths)  # (F, S, C) -> (B, T, S, C)
+        queries, query_position, _ = audio.of_clips(lengths)
+        tokens, padding = to_clips(visual.tokens, lengths)  # (F, S, C) -> (B, T, S, C)
         position, _ = to_clips(visual.position, lengths)
-        steps = torch.arange(audio.shape[1], device=audio.device)
-        time = sine_position(steps, audio.shape[2])  # (T, C)
+        steps = torch.arange(tokens.shape[1], device=tokens.device)
+        time = sine_position(steps, tokens.shape[-1])  # (T, C)
         fused = super().forward(
-            audio,
+            queries,
             tokens.flatten(1, 2),
             key=(tokens + (position + time[:, None])).flatten(1, 2),
             memory_padding=_memory_padding(visual, padding, lengths),
-            query_position=time[None],
+            query_position=query_position[None],
         )
-        return to_frames(fused, lengths)
+        fused = fused.unflatten(1, (-1, audio.tokens.shape[1]))  # (B, T * A, C) -> (B, T, A, C)
+        return dataclasses.replace(audio, tokens=to_frames(fused, lengths))
 
 
 def _memory_padding(
@@ -60,14 +64,14 @@ class GlobalDecomposition(nn.Module):
         super().__init__()
         self.decoder = decoder
 
-    def forward(self, prototypes: Tensor, fused_audio: Tensor, lengths: list[int]) -> Tensor:
+    def forward(self, prototypes: Tensor, fused_audio: AudioTokens, lengths: list[int]) -> Tensor:
         """
         Args:
             prototypes: (N, C).
-            fused_audio: F'_a (F, C).
+            fused_audio: F'_a.
             lengths: frames of each clip.
 
         Returns:
             g (B, N, C).
         """
-        return self.decoder(prototypes, *to_clips(fused_audio, lengths))
+        return self.decoder(prototypes, *fused_audio.of_clips(lengths))

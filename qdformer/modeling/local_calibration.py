@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 
 from qdformer.modeling.audio_semantic_decoder import AudioSemanticDecoder
+from qdformer.modeling.audio_tokens import AudioTokens
 from qdformer.modeling.codebook import Codebook, Quantized
 
 
 class LocalCalibration(nn.Module):
-    """Eq. 6: l_{i,t} from the sound of frame t alone, quantised without moving the codebook."""
+    """Eq. 6: l_{i,t} from the sound of frame t alone, quantized without moving the codebook."""
 
     def __init__(self, decoder: AudioSemanticDecoder):
         super().__init__()
@@ -16,7 +17,7 @@ class LocalCalibration(nn.Module):
     def forward(
         self,
         prototypes: Tensor,
-        audio: Tensor,
+        audio: AudioTokens,
         global_tokens: Quantized,
         codebook: Codebook,
         lengths: list[int],
@@ -24,7 +25,7 @@ class LocalCalibration(nn.Module):
         """
         Args:
             prototypes: (N, C).
-            audio: F_a (F, C).
+            audio: F_a.
             global_tokens: e_i of each clip; they teach only through the codebook.
             codebook: the shared codebook.
             lengths: frames of each clip.
@@ -32,16 +33,17 @@ class LocalCalibration(nn.Module):
         Returns:
             VQ(l_{i,t}), tokens (F, N, C).
         """
-        return codebook(self.decoder(prototypes, audio[:, None]), update=False)
+        tokens = self.decoder(prototypes, audio.tokens, audio.position)
+        return codebook(tokens, update=False)
 
 
-class ClipTokens(nn.Module):
+class NoLocalCalibration(nn.Module):
     """Without local calibration (Tab. 2, rows 3 to 5) the clip's tokens serve all of its frames."""
 
     def forward(
         self,
         prototypes: Tensor,
-        audio: Tensor,
+        audio: AudioTokens,
         global_tokens: Quantized,
         codebook: Codebook,
         lengths: list[int],

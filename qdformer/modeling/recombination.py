@@ -28,7 +28,7 @@ class Recombination(nn.Module):
     def forward(self, tokens: Tensor, visual: VisualTokens, lengths: list[int]) -> VisualTokens:
         """
         Args:
-            tokens: (B, N, C) the quantised global tokens e_i.
+            tokens: (B, N, C) the quantized global tokens e_i.
             visual: F_v.
             lengths: frames of each clip.
 
@@ -43,7 +43,7 @@ class Recombination(nn.Module):
         return dataclasses.replace(visual, tokens=recombined)
 
 
-class Unmodulated(nn.Module):
+class NoRecombination(nn.Module):
     """Without AVSR (Tab. 2, rows 3 and 4) the visual features stay as they are."""
 
     def forward(self, tokens: Tensor, visual: VisualTokens, lengths: list[int]) -> VisualTokens:

@@ -14,13 +14,13 @@ def windows(
 ) -> Iterator[tuple[list[Frame], slice]]:
     """Cover a clip, whose end need not be known yet, with windows that are segmented one by one.
 
-    Neighbours share frames. Each of them answers for its own half of what they share, where it has
+    Neighbors share frames. Each of them answers for its own half of what they share, where it has
     more context; the last window begins early enough to be as long as the others.
 
     Args:
         frames: T frames, of which one more than a window is asked for before it is given.
         size: the most frames of a window.
-        overlap: frames that two neighbours share, at least; below ``size``.
+        overlap: frames that two neighbors share, at least; below ``size``.
 
     Yields:
         The frames that go through the network together, and which of them the window answers for.
@@ -39,25 +39,25 @@ def windows(
         yield list(recent), slice(answered - length + len(recent), len(recent))
 
 
-def segment_windows(
+def sliding_window(
     segment: Callable[[dict[str, Any]], dict[str, Any]],
     clip: dict[str, Any],
     size: int,
     overlap: int,
 ) -> dict[str, Any]:
-    """Segment a clip window by window, see :func:`windows` and :func:`join`.
+    """Segment a clip window by window, see :func:`windows` and :func:`merge`.
 
     Args:
         segment: a mapper output of at most ``size`` frames to its result.
         clip: a mapper output of any length.
         size: the most frames of a window.
-        overlap: frames that two neighbours share, at least.
+        overlap: frames that two neighbors share, at least.
     """
     parts = windows(range(len(clip["image"])), size, overlap)
-    return join((segment(cut(clip, seen[0], seen[-1] + 1)), kept) for seen, kept in parts)
+    return merge((segment(slice_clip(clip, seen[0], seen[-1] + 1)), kept) for seen, kept in parts)
 
 
-def cut(clip: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
+def slice_clip(clip: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     """The mapper output ``clip`` with the frames and the sound of [start, stop) only."""
     frames = slice(start, stop)
     part = {**clip, "image": clip["image"][frames], "audio": clip["audio"][frames]}
@@ -66,14 +66,14 @@ def cut(clip: dict[str, Any], start: int, stop: int) -> dict[str, Any]:
     return part
 
 
-def join(results: Iterable[tuple[dict[str, Any], slice]]) -> dict[str, Any]:
+def merge(results: Iterable[tuple[dict[str, Any], slice]]) -> dict[str, Any]:
     """One result of a clip out of those of its windows, on the CPU: it may be long.
 
     Args:
         results: in order of time, what the network said of each window's frames, entries by frame
             or None, and which frames count. They are asked for one by one and not kept.
     """
-    joined: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     parts: dict[str, list] = {}
     for result, kept in results:
         for key, values in result.items():
@@ -82,5 +82,5 @@ def join(results: Iterable[tuple[dict[str, Any], slice]]) -> dict[str, Any]:
             parts.setdefault(key, []).append(of_window)
     for key in list(parts):
         values = parts.pop(key)
-        joined[key] = None if values[0] is None else torch.cat(values)
-    return joined
+        merged[key] = None if values[0] is None else torch.cat(values)
+    return merged

@@ -125,11 +125,11 @@ EXPERIMENTS = {
                 weights_of="1 baseline without decomposition",
             ),
             Row(
-                "3 + decomposition, not quantised",
+                "3 + decomposition, not quantized",
                 _parts(False, False, False),
                 {"ms3": 57.6, "avss": 39.4},
             ),
-            Row("4 + quantisation", _parts(True, False, False), {"ms3": 59.7, "avss": 42.5}),
+            Row("4 + quantization", _parts(True, False, False), {"ms3": 59.7, "avss": 42.5}),
             Row("5 + recombination", _parts(True, True, False), {"ms3": 60.1, "avss": 44.5}),
             Row("6 + local calibration", _parts(True, True, True), {"ms3": 61.6, "avss": 46.6}),
         ),

@@ -11,19 +11,19 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
-from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.sound_variants import register_noise_variants
-from qdformer.engine.checkpointer import AVSCheckpointer
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
+from qdformer.data.dataset_mapper import build_mapper
 from qdformer.engine.setup import check_datasets
 from qdformer.engine.trainer import Trainer, predict_some
 from qdformer.errors import InputError
+from qdformer.io.atomic_write import write_json
 from qdformer.reproduction.runs import Run, headline
 from qdformer.reproduction.token_space import collect_tokens, draw_token_space
+from qdformer.synthetic.variants import register_noise_variants
 from qdformer.visualization.class_bars import class_bars
 from qdformer.visualization.result_sheet import result_sheet
 from qdformer.visualization.snr_curve import snr_curve
 from qdformer.visualization.training_curves import training_curves
-from qdformer.whole_file import write_json
 
 CLIPS_OF_SHEET = 3
 CLIPS_OF_MAP = 200
@@ -37,7 +37,7 @@ class FigureOptions:
 
     Attributes:
         snrs: Fig. 7: energy of the sound over that of the noise, dB.
-        noise: Fig. 7: a folder of recordings, or a synthesised one, see ``qdformer.data.noise``.
+        noise: Fig. 7: a folder of recordings, or a name of ``qdformer.synthetic.noise``.
         classes: Fig. 6: names of classes; none takes three that often sound together.
     """
 
@@ -94,7 +94,7 @@ def _tokens(runs: Sequence[Run], options: FigureOptions) -> Pictures:
         raise InputError(
             f"{name} has no class {', '.join(sorted(unknown))}; known: {', '.join(known)}"
         )
-    records, mapper = DatasetCatalog.get(name), AVSDatasetMapper(cfg, False)
+    records, mapper = DatasetCatalog.get(name), build_mapper(cfg, False)
     step = -(-len(records) // CLIPS_OF_MAP)
     clips = (mapper(record) for record in records[::step])
     fitting = (clip for clip in clips if len(clip["image"]) <= model.window)

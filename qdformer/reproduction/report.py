@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
+from qdformer.io.atomic_write import atomic_write
 from qdformer.reproduction.experiments import Experiment, Row
 from qdformer.reproduction.runs import Run, headline
 from qdformer.visualization.snr_curve import mean_and_deviation
-from qdformer.whole_file import whole_file
 
 STYLE = """body { font: 16px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }
 table { border-collapse: collapse } td, th { padding: .3em .8em; text-align: right }
@@ -70,7 +70,7 @@ def write_report(
     ]  # fmt: skip
     texts = {"report.md": "\n".join(markdown), "report.html": "\n".join(page)}
     for name, text in texts.items():
-        with whole_file(folder / name) as partial:
+        with atomic_write(folder / name) as partial:
             partial.write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
 

@@ -17,14 +17,15 @@ from typing import Any
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from qdformer.engine.hooks import Stopped
-from qdformer.engine.setup import load_config, load_records, register_roots
-from qdformer.engine.trainer import HEADLINE, evaluator_type
+from qdformer.config.loading import load_config
+from qdformer.engine.hooks import Preempted
+from qdformer.engine.setup import load_records, register_roots
 from qdformer.errors import InputError
+from qdformer.evaluation.registry import find_evaluator
+from qdformer.io.atomic_write import write_json
 from qdformer.reproduction.experiments import Experiment, Row
-from qdformer.whole_file import write_json
 
-TRAIN_NET = Path(__file__).resolve().parents[2] / "projects/QDFormer/train_net.py"
+TRAIN = (sys.executable, "-m", "qdformer.commands.train_net")
 RESULT, LOG = "result.json", "output.txt"
 POLL = 0.5  # seconds
 
@@ -67,8 +68,8 @@ class Run:
 
 def headline(data: str) -> tuple[str, str]:
     """Task and metric that a data set is compared by: J&F or mIoU."""
-    task, metric = HEADLINE[evaluator_type(f"{data}_test")].split("/")
-    return task, metric
+    evaluator = find_evaluator(f"{data}_test")
+    return evaluator.task, evaluator.primary_metric
 
 
 def plan(
@@ -150,7 +151,7 @@ def execute(runs: Sequence[Run]) -> None:
     A run that fails is reported with its error, and the rest goes on.
 
     Raises:
-        Stopped: somebody stopped a run; the same call goes on.
+        Preempted: somebody stopped a run; the same call goes on.
     """
     missing = {run.folder: run for run in runs if not run.is_done()}
     total = sum(run.iterations for run in missing.values())
@@ -164,7 +165,7 @@ def _execute(run: Run, bar: tqdm) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     cfg_file = run.folder / "run.yaml"
     cfg_file.write_text(run.cfg.dump(), encoding="utf-8")
-    command = [sys.executable, TRAIN_NET, "--config-file", cfg_file]
+    command = [*TRAIN, "--config-file", cfg_file]
     command += ["--eval-only"] if run.weights else ["--resume"]
     options = ["OUTPUT_DIR", run.folder] + (["MODEL.WEIGHTS", run.weights] if run.weights else [])
     begin = time.monotonic()
@@ -189,7 +190,7 @@ def _execute(run: Run, bar: tqdm) -> None:
             raise
     process.returncode = code = os.waitstatus_to_exitcode(status)
     if code == os.EX_TEMPFAIL:
-        raise Stopped
+        raise Preempted
     bar.update(run.iterations - counted)
     text = (run.folder / LOG).read_bytes()[start:].decode(errors="replace")
     write_json(run.folder / RESULT, {

@@ -49,7 +49,9 @@ def collect_tokens(
         metadata: of their data set.
     """
     mixed: list[np.ndarray] = []
-    watch = model.fusion.register_forward_hook(lambda *call: mixed.append(call[-1].cpu().numpy()))
+    watch = model.fusion.register_forward_hook(
+        lambda *call: mixed.append(call[-1].tokens.mean(1).cpu().numpy())
+    )
     tokens, words, matches = [], [], []
     try:
         for clip in clips:

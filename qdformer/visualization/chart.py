@@ -1,4 +1,4 @@
-"""What all charts have in common: figures of a size in pixels, their pictures, their colours."""
+"""What all charts have in common: figures of a size in pixels, their pictures, their colors."""
 
 import textwrap
 
@@ -42,8 +42,8 @@ def picture(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def colours(count: int) -> np.ndarray:
-    """So many colours, (count, 3) RGB from 0 to 1: easily told apart up to 10, still up to 20."""
+def colors(count: int) -> np.ndarray:
+    """So many colors, (count, 3) RGB from 0 to 1: easily told apart up to 10, still up to 20."""
     if count <= 20:
         return matplotlib.colormaps["tab10" if count <= 10 else "tab20"](range(count))[:, :3]
     return matplotlib.colormaps["gist_rainbow"](np.linspace(0, 1, count))[:, :3]

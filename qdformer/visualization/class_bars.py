@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .chart import colours, new_figure, picture, say_empty
+from .chart import colors, new_figure, picture, say_empty
 
 _WIDTH, _BAR, _LINE = 720, 14, 20
 
@@ -42,7 +42,7 @@ def class_bars(
     figure = new_figure(width, rows + _LINE * (len(notes) + len(models)) + 150, title)
     axes = figure.add_subplot()
     places = np.arange(len(shown))
-    for index, (model, colour) in enumerate(zip(models, colours(len(models)))):
+    for index, (model, color) in enumerate(zip(models, colors(len(models)))):
         values = np.array([_number(models[model].get(name)) for name in shown])
         known = ~np.isnan(values)
         if not known.any():
@@ -53,13 +53,13 @@ def class_bars(
             places[known] + offset,
             values[known],
             height=0.84 / bars,
-            color=colour,
+            color=color,
             label=f"{model}: mean {mean:.1f} % of {known.sum()} classes",
         )
         # Above the lines of the means, which are above the bars.
         paper = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axes.bar_label(drawn, fmt="%.1f", padding=3, fontsize=8, zorder=4, bbox=paper)
-        axes.axvline(mean, color=0.6 * colour, linestyle="--", linewidth=1.5, zorder=3)
+        axes.axvline(mean, color=0.6 * color, linestyle="--", linewidth=1.5, zorder=3)
     axes.set_xlabel("\n".join([f"IoU (%) over {num_frames} frames; dashed: mean", *notes]))
     if not shown:
         say_empty(axes, "no class with ground truth")

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from qdformer.data.audio import EXAMPLE_HOP, NUM_MEL_BANDS, log_mel_examples
+from qdformer.audio.log_mel import EXAMPLE_HOP, NUM_MEL_BANDS, log_mel_examples
 
 from .overlay import MIN_SIDE, overlay, to_short_side
 from .spectrogram import draw_spectrogram
@@ -38,7 +38,7 @@ def clip_sheet(
 
     From the top: the frames with the second each stands for; the sound as a log-mel spectrogram,
     each second under its frame; ground truth and prediction over the frames; the codewords of
-    each second and of the clip; the colours of the classes. Of a longer clip ``max_frames`` frames
+    each second and of the clip; the colors of the classes. Of a longer clip ``max_frames`` frames
     are shown, spread evenly, and the seconds of the sound lie under them to within half a second.
 
     Args:
@@ -213,7 +213,7 @@ def _code_strip(
 def _legend_strip(
     columns: _Columns, label_maps: list[np.ndarray | None], metadata: Metadata
 ) -> np.ndarray:
-    """The colour and name of every class that the sheet shows."""
+    """The color and name of every class that the sheet shows."""
     drawn = [np.unique(label_map) for label_map in label_maps if label_map is not None]
     names = metadata.stuff_classes
     labels = [label for label in np.unique(np.concatenate(drawn)) if 0 < label < len(names)]

@@ -6,7 +6,7 @@ import numpy as np
 # Pixels of the shorter side at which motion is looked for: more takes longer and tells little
 # more, and fewer than two of the patches that are compared hold too little.
 _LARGEST, _SMALLEST = 180, 16
-# Grey levels by which a picture that shows anything deviates from its mean.
+# Gray levels by which a picture that shows anything deviates from its mean.
 _PLAIN = 1
 
 

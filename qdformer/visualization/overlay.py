@@ -18,7 +18,7 @@ MIN_SIDE = 224
 def overlay(
     image: np.ndarray, label_map: np.ndarray, metadata: Metadata, alpha: float = 0.5
 ) -> np.ndarray:
-    """Draw the objects of a label map over its frame, each with its class's colour and name.
+    """Draw the objects of a label map over its frame, each with its class's color and name.
 
     Background (0), and every label without a class name, as the ignore label 255 is, stay as the
     frame has them. A frame whose shorter side is below ``MIN_SIDE`` pixels is enlarged to it first,
@@ -30,7 +30,7 @@ def overlay(
             another.
         metadata: Detectron2 metadata with ``stuff_classes`` (index 0 is the background) and
             ``stuff_colors`` (RGB, 0 to 255).
-        alpha: Opacity of the colours, 0 to 1.
+        alpha: Opacity of the colors, 0 to 1.
 
     Returns:
         (H', W', 3) uint8 RGB, the frame's size or the enlarged one.
@@ -64,7 +64,7 @@ class Layer:
             size: (height, width) of the pictures, pixels.
             metadata: Detectron2 metadata with ``stuff_classes`` (index 0 is the background) and
                 ``stuff_colors`` (RGB, 0 to 255).
-            alpha: Opacity of the colours, 0 to 1.
+            alpha: Opacity of the colors, 0 to 1.
         """
         if not ((label_map > 0) & (label_map < len(metadata.stuff_classes))).any():
             return cls(None, None)
@@ -102,15 +102,15 @@ class Layer:
 
 
 class _Ink:
-    """What covers a picture: a colour for each pixel, and how much of the picture it leaves.
+    """What covers a picture: a color for each pixel, and how much of the picture it leaves.
 
     Args:
-        rgba: (H, W, 4) uint8, the colour multiplied by its opacity.
+        rgba: (H, W, 4) uint8, the color multiplied by its opacity.
     """
 
     def __init__(self, rgba: np.ndarray):
         self._rgba = rgba
-        self._colour = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
+        self._color = cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB)
         self._seen = cv2.merge([255 - cv2.extractChannel(rgba, 3)] * 3)
 
     @classmethod
@@ -125,7 +125,7 @@ class _Ink:
         return cls(cv2.cvtColor(rgba, cv2.COLOR_RGBA2mRGBA))
 
     def over(self, image: np.ndarray) -> np.ndarray:
-        return cv2.add(cv2.multiply(image, self._seen, scale=1 / 255), self._colour)
+        return cv2.add(cv2.multiply(image, self._seen, scale=1 / 255), self._color)
 
     def moved(self, motion: np.ndarray) -> "_Ink":
         """Each pixel from where it was; nothing comes from outside."""
@@ -168,7 +168,7 @@ def _draw(image: np.ndarray, label_map: np.ndarray, metadata: Metadata, alpha: f
 def _arrange_names(drawing: VisImage) -> None:
     """Make names legible: white, inside the picture and beside each other.
 
-    The Visualizer writes in the class's colour, too dark for some, at the middle of the object.
+    The Visualizer writes in the class's color, too dark for some, at the middle of the object.
     """
     renderer = drawing.canvas.get_renderer()
     frame = drawing.fig.bbox

@@ -8,8 +8,8 @@ import numpy as np
 from detectron2.data import Metadata
 from torch import Tensor
 
-from qdformer.data.audio import read_log_mel, read_waveform
-from qdformer.data.image import read_image, read_label_map
+from qdformer.audio.log_mel import read_log_mel, read_waveform
+from qdformer.io.image import read_image, read_label_map
 
 from .clip_sheet import clip_sheet
 
@@ -20,7 +20,7 @@ def prediction_sheet(
     """Draw a clip, its ground truth and a prediction; see :func:`clip_sheet`.
 
     Args:
-        record: a clip, see :func:`qdformer.data.avsbench.load_avs`.
+        record: a clip, see :func:`qdformer.data.datasets.avsbench.load_avs`.
         output: what the model says of it.
         metadata: of the data set.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .chart import colours, new_figure, picture, say_empty
+from .chart import colors, new_figure, picture, say_empty
 
 _MARKERS = "os^Dv<>P"
 
@@ -41,9 +41,9 @@ def snr_curve(
     noisy = [ratio for ratio in ratios if ratio != math.inf]
     step = (noisy[-1] - noisy[0]) / (len(noisy) - 1) if len(noisy) > 1 else 1
     clean = noisy[-1] + 1.2 * step if noisy else 0
-    for index, (model, colour) in enumerate(zip(models, colours(len(models)))):
+    for index, (model, color) in enumerate(zip(models, colors(len(models)))):
         points = models[model]
-        style = {"color": colour, "marker": _MARKERS[index % len(_MARKERS)], "capsize": 4}
+        style = {"color": color, "marker": _MARKERS[index % len(_MARKERS)], "capsize": 4}
         style["label"] = f"{model} ({_count_seeds(points)})"
         curve = [(ratio, *mean_and_deviation(points[ratio])) for ratio in noisy if ratio in points]
         places, means, deviations = zip(*curve) if curve else ((), (), ())
@@ -54,7 +54,7 @@ def snr_curve(
             axes.errorbar([clean], [mean], yerr=[deviation], **{**style, "label": None})
     if math.inf in ratios:
         if noisy:
-            axes.axvline(noisy[-1] + 0.6 * step, color="grey", linestyle=":")
+            axes.axvline(noisy[-1] + 0.6 * step, color="gray", linestyle=":")
         noisy.append(clean)
     axes.set_xticks(noisy, ["clean" if ratio == math.inf else f"{ratio:g}" for ratio in ratios])
     axes.set_xlabel(

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 
-from qdformer.data.audio import SILENT_LOG_MEL
+from qdformer.audio.log_mel import SILENT_LOG_MEL
 
 
 def draw_spectrogram(axes: Axes, log_mel: np.ndarray, end: float) -> None:

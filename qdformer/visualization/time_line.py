@@ -33,10 +33,10 @@ def time_line(
 ) -> np.ndarray:
     """Draw what a model hears and names in a video, three parts under one time axis.
 
-    From the top: the sound; the codewords, a row for each token, each codeword in a colour of its
+    From the top: the sound; the codewords, a row for each token, each codeword in a color of its
     own, which is the same in all pictures, with its number where there is room; the classes that
     sound, a row each, in the order in which they appear. Where a video has very many spans,
-    neighbours share a cell, which shows the highest score of each class and the codewords of the
+    neighbors share a cell, which shows the highest score of each class and the codewords of the
     first of them.
 
     Args:
@@ -70,16 +70,16 @@ def time_line(
     _draw_sound(parts[0], spectrogram, end)
     if codes is not None:
         _draw_codes(parts[1], codes[::together], together * every, length)
-    colours = np.divide([metadata.stuff_colors[label] for label in sounding], 255)
-    _draw_classes(parts[-1], peaks[:, sounding], names, colours, together * every)
+    colors = np.divide([metadata.stuff_colors[label] for label in sounding], 255)
+    _draw_classes(parts[-1], peaks[:, sounding], names, colors, together * every)
     _set_time_axis(parts[-1], end, length)
     return picture(figure)
 
 
-def codeword_colours(codes: np.ndarray) -> np.ndarray:
-    """Give codewords pale colours: (...,) integers become (..., 3) RGB from 0 to 1.
+def codeword_colors(codes: np.ndarray) -> np.ndarray:
+    """Give codewords pale colors: (...,) integers become (..., 3) RGB from 0 to 1.
 
-    Steps of the golden ratio around the colour circle keep codewords with near numbers apart, and
+    Steps of the golden ratio around the color circle keep codewords with near numbers apart, and
     those that come close again differ in saturation.
     """
     codes = np.asarray(codes)
@@ -96,9 +96,9 @@ def _draw_sound(axes: Axes, spectrogram: np.ndarray, end: float) -> None:
 
 
 def _draw_codes(axes: Axes, codes: np.ndarray, span: float, length: int) -> None:
-    axes.set_title("codewords (the same colour is the same codeword)", loc="left", fontsize=10)
+    axes.set_title("codewords (the same color is the same codeword)", loc="left", fontsize=10)
     count, tokens = codes.shape
-    _draw_cells(axes, codeword_colours(codes.T), span, [f"token {n}" for n in range(tokens)])
+    _draw_cells(axes, codeword_colors(codes.T), span, [f"token {n}" for n in range(tokens)])
     for token, row in enumerate(codes.T):
         starts = [0, *np.flatnonzero(np.diff(row)) + 1, count]
         for start, stop in pairwise(starts):
@@ -110,15 +110,15 @@ def _draw_codes(axes: Axes, codes: np.ndarray, span: float, length: int) -> None
 
 
 def _draw_classes(
-    axes: Axes, scores: np.ndarray, names: Sequence[str], colours: np.ndarray, span: float
+    axes: Axes, scores: np.ndarray, names: Sequence[str], colors: np.ndarray, span: float
 ) -> None:
-    axes.set_title("what sounds (the stronger the colour, the surer)", loc="left", fontsize=10)
+    axes.set_title("what sounds (the stronger the color, the surer)", loc="left", fontsize=10)
     if not names:
         axes.set_yticks([])
         axes.text(0.5, 0.5, "nothing sounds", ha="center", va="center", transform=axes.transAxes)
         return
     cells = np.empty((*scores.T.shape, 4))
-    cells[..., :3] = colours[:, None]
+    cells[..., :3] = colors[:, None]
     # The least sure is still seen on white.
     cells[..., 3] = np.where(scores.T > 0, 0.2 + 0.8 * scores.T.clip(0, 1), 0)
     _draw_cells(axes, cells, span, names)
@@ -130,7 +130,7 @@ def _draw_cells(axes: Axes, cells: np.ndarray, span: float, names: Sequence[str]
     extent = (0, count * span, rows - 0.5, -0.5)
     axes.imshow(cells, extent=extent, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(rows), names, fontsize=9)
-    axes.hlines(np.arange(rows - 1) + 0.5, 0, count * span, colors="lightgrey", linewidth=1)
+    axes.hlines(np.arange(rows - 1) + 0.5, 0, count * span, colors="lightgray", linewidth=1)
 
 
 def _set_time_axis(axes: Axes, end: float, length: int) -> None:

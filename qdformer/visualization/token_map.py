@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
 
-from .chart import colours, new_figure, picture, say_empty
+from .chart import colors, new_figure, picture, say_empty
 
 _PANEL = 520
 # Radians from one point of a disc to the next, by which they never line up.
@@ -33,7 +33,7 @@ class TokenCloud:
 def token_map(
     panels: Mapping[str, TokenCloud], title: str = "Audio tokens, t-SNE", seed: int = 0
 ) -> np.ndarray:
-    """Draw tokens as points: the colour is the class, the shape says of how many sources.
+    """Draw tokens as points: the color is the class, the shape says of how many sources.
 
     Args:
         panels: by their names, for instance "mixed" and "decomposed". Each is embedded by itself.
@@ -46,7 +46,7 @@ def token_map(
     names = {name for cloud in panels.values() for name in cloud.classes}
     # Mixtures come after the classes they are made of.
     names = sorted(names, key=lambda name: (name.count("+"), name))
-    colour_of = dict(zip(names, colours(len(names))))
+    color_of = dict(zip(names, colors(len(names))))
     count = max(len(panels), 1)
     in_a_row = max(1, _PANEL * count // (9 * max(map(len, names), default=0) + 60))
     rows = -(-(len(names) + len(_MARKERS)) // in_a_row)
@@ -63,7 +63,7 @@ def token_map(
             say_empty(axes, "no tokens")
             continue
         points = embed(cloud.vectors, seed)
-        shades = np.array([colour_of[name] for name in cloud.classes])
+        shades = np.array([color_of[name] for name in cloud.classes])
         for several, (marker, _) in _MARKERS.items():
             chosen = multi_source == several
             axes.scatter(
@@ -75,11 +75,11 @@ def token_map(
         axes.set_xlabel("t-SNE 1 (no unit)")
         axes.set_ylabel("t-SNE 2 (no unit)")
     handles = [
-        Line2D([], [], color=colour, marker="s", linestyle="", label=name)
-        for name, colour in colour_of.items()
+        Line2D([], [], color=color, marker="s", linestyle="", label=name)
+        for name, color in color_of.items()
     ]
     handles += [
-        Line2D([], [], color="grey", markeredgecolor="black", marker=marker, linestyle="", label=of)
+        Line2D([], [], color="gray", markeredgecolor="black", marker=marker, linestyle="", label=of)
         for marker, of in _MARKERS.values()
     ]
     columns = -(-len(handles) // rows)
@@ -90,7 +90,7 @@ def token_map(
 def embed(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     """Put vectors into the plane so that near ones stay near, by t-SNE.
 
-    Equal vectors, as quantised tokens are, lie on one disc whose area grows with their number,
+    Equal vectors, as quantized tokens are, lie on one disc whose area grows with their number,
     instead of all in one point.
 
     Args:
@@ -104,9 +104,9 @@ def embed(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     which = which.reshape(-1)
     if not len(distinct):
         return np.zeros((0, 2))
-    centres = np.zeros((1, 2))
+    centers = np.zeros((1, 2))
     if len(distinct) > 1:
-        centres = TSNE(
+        centers = TSNE(
             perplexity=np.clip((len(distinct) - 1) / 3, 1, 30),
             init="pca" if distinct.shape[1] > 1 else "random",
             random_state=seed,
@@ -116,6 +116,6 @@ def embed(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     # The how manieth of its equals each vector is.
     rank = np.empty(len(which))
     rank[order] = np.arange(len(which)) - firsts[which[order]]
-    extent = max(np.ptp(centres, axis=0).max(), 1)
+    extent = max(np.ptp(centers, axis=0).max(), 1)
     radius, angle = 0.012 * extent * np.sqrt(rank), _GOLDEN_ANGLE * rank
-    return centres[which] + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return centers[which] + radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from .chart import colours, new_figure, picture, say_empty
+from .chart import colors, new_figure, picture, say_empty
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Iterations and the values at them, of one run."""
@@ -34,20 +34,20 @@ def training_curves(
     grid = figure.subplots(1, count, squeeze=False)[0]
     if not panels:
         say_empty(grid[0], "no curves")
-    colour_of = dict(zip(trainings, colours(len(trainings))))
+    color_of = dict(zip(trainings, colors(len(trainings))))
     for axes, (quantity, panel) in zip(grid, panels.items()):
         axes.set_xlabel("training iteration")
         axes.set_ylabel(quantity)
         axes.grid(alpha=0.3)
         for training, curves in panel.items():
-            colour = colour_of[training]
+            color = color_of[training]
             iterations, mean = mean_curve(curves)
             for curve in curves if len(curves) > 1 else ():
-                axes.plot(*mean_curve([curve]), color=colour, alpha=0.35, linewidth=0.8)
+                axes.plot(*mean_curve([curve]), color=color, alpha=0.35, linewidth=0.8)
             seeds = f"{len(curves)} seed{'s' * (len(curves) != 1)}"
             label = f"{training} ({seeds}): {_end(iterations, mean)}"
             marker = "o" if len(iterations) < 30 else None
-            axes.plot(iterations, mean, color=colour, marker=marker, markersize=4, label=label)
+            axes.plot(iterations, mean, color=color, marker=marker, markersize=4, label=label)
         if panel:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), frameon=False)
         else:

@@ -25,7 +25,7 @@ def test_clips_are_the_mappers():
     assert len(random_clips(WORKLOAD, num_classes=70)[0]["instances"][0]) == 3
 
 
-def test_clips_are_always_the_same_and_labelled_for_training_only():
+def test_clips_are_always_the_same_and_labeled_for_training_only():
     first, second = random_clips(WORKLOAD), random_clips(WORKLOAD)
     assert torch.equal(first[1]["image"], second[1]["image"])
     assert not torch.equal(first[0]["image"], first[1]["image"])

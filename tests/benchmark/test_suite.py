@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -8,18 +7,14 @@ import pytest
 from qdformer.benchmark import machine, suite
 from qdformer.benchmark.report import load_result, save_result
 from qdformer.benchmark.suite import MEASURES, chart_file, default_measures, run_benchmark
+from qdformer.commands import benchmark as benchmark_command
 from qdformer.errors import InputError
-
-SCRIPT = Path(__file__).parents[2] / "projects" / "QDFormer" / "benchmark.py"
 
 
 @pytest.fixture
 def command():
     """``benchmark.py`` as a function of its arguments."""
-    spec = importlib.util.spec_from_file_location("benchmark_command", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda *arguments: module.main(module.parser().parse_args(map(str, arguments)))
+    return lambda *arguments: benchmark_command.main([*map(str, arguments)])
 
 
 @pytest.fixture
@@ -138,5 +133,5 @@ def test_the_command_shows_earlier_results(command, options, monkeypatch, tmp_pa
     assert capsys.readouterr().out.splitlines()[0].split()[-4:-1] == ["B", "/", "A"]
     command("--table", *files)
     assert capsys.readouterr().out.count("| small ") == 2
-    with pytest.raises(InputError, match="c.json: no such file"):
+    with pytest.raises(SystemExit, match="c.json: no such file"):
         command("--compare", files[0], tmp_path / "c.json")

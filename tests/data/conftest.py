@@ -11,7 +11,7 @@ import soundfile
 import torch
 from PIL import Image
 
-from qdformer.data.classes import AVSS_CLASSES, class_palette
+from qdformer.data.datasets.classes import AVSS_CLASSES, class_palette
 
 HEIGHT, WIDTH = 16, 24
 RATE = 16000
@@ -23,7 +23,7 @@ def _save(path, pixels):
 
 
 def _save_frame(path, number):
-    # jpg keeps a flat picture within a grey level or two, so a frame's number can be read off it.
+    # jpg keeps a flat picture within a gray level or two, so a frame's number can be read off it.
     _save(path, np.full((HEIGHT, WIDTH, 3), 20 * number, np.uint8))
 
 

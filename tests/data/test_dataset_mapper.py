@@ -8,10 +8,10 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
 
-from qdformer.data.audio import clip_log_mel
+from qdformer.audio.log_mel import clip_log_mel
 from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.image import read_image, read_label_map
 from qdformer.errors import InputError
+from qdformer.io.image import read_image, read_label_map
 from tests.samples import small_config
 
 NAMES = ("tiny_avss_train", "tiny_ms3_train", "tiny_s4_train")
@@ -84,15 +84,15 @@ def test_one_augmentation_draw_a_clip(composed):
     assert flips == {True, False}
 
 
-COLOURS = [T.RandomBrightness(0.3, 1.9), T.RandomContrast(0.3, 1.9)]
+COLORS = [T.RandomBrightness(0.3, 1.9), T.RandomContrast(0.3, 1.9)]
 
 
 @pytest.mark.parametrize(
     "augmentations",
     [
-        [T.ResizeShortestEdge(64), *COLOURS],
-        [T.ResizeShortestEdge(80), *COLOURS, T.RandomFlip(), *COLOURS],
-        [COLOURS[0], T.RandomSaturation(0.3, 1.9), T.RandomLighting(20), COLOURS[1]],
+        [T.ResizeShortestEdge(64), *COLORS],
+        [T.ResizeShortestEdge(80), *COLORS, T.RandomFlip(), *COLORS],
+        [COLORS[0], T.RandomSaturation(0.3, 1.9), T.RandomLighting(20), COLORS[1]],
     ],
 )
 def test_frames_are_what_detectron2_makes_of_them(composed, augmentations):

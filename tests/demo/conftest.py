@@ -6,11 +6,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 
-from qdformer.data.audio import read_waveform
-from qdformer.data.image import read_image
-from qdformer.data.video import write_video
-from qdformer.engine.description import describe
+from qdformer.audio.log_mel import read_waveform
+from qdformer.checkpoint.metadata import run_metadata
+from qdformer.io.image import read_image
 from qdformer.predictor import AudioVisualPredictor
+from qdformer.video.writer import write_video
 from tests.samples import small_config
 from tests.videos import save_described, write_lossless
 
@@ -31,7 +31,7 @@ def checkpoint(tmp_path_factory):
     )  # fmt: skip
     torch.manual_seed(2)
     path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
-    torch.save({"model": build_model(cfg).state_dict(), "description": describe(cfg)}, path)
+    torch.save({"model": build_model(cfg).state_dict(), "description": run_metadata(cfg)}, path)
     return path
 
 

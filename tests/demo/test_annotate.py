@@ -8,11 +8,11 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import qdformer.demo.annotate
-from qdformer.data.image import read_image
-from qdformer.data.video_file import Picture, VideoFile
 from qdformer.demo.annotate import AnnotateOptions, annotate, overlaid
 from qdformer.demo.history import History
 from qdformer.errors import InputError
+from qdformer.io.image import read_image
+from qdformer.video.reader import Picture, VideoFile
 from qdformer.visualization.overlay import Layer
 
 

@@ -1,4 +1,3 @@
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qdformer.commands import demo
 from qdformer.demo import batch
 from qdformer.demo.annotate import AnnotateOptions
 from qdformer.demo.batch import annotate_all
@@ -29,11 +29,9 @@ def folder_of(tmp_path, video, good, broken):
 
 @pytest.fixture(scope="module")
 def script():
-    """What demo.py defines: run(*arguments) is its command line in this process."""
-    names = runpy.run_path(str(SCRIPT))
-    names["run"] = lambda *given: names["main"](
-        names["parser"]().parse_args(names["joined"]([*map(str, given)]))
-    )
+    """What demo.py runs: run(*arguments) is its command line in this process."""
+    names = vars(demo).copy()
+    names["run"] = lambda *given: demo.main([*map(str, given)])
     return names
 
 
@@ -81,7 +79,7 @@ def test_weights_that_do_not_carry_their_config_take_one(
     config = tmp_path / "config.yaml"
     config.write_text(state["description"]["config"])
     given = ["--input", video, "--weights", tmp_path / "plain.pth"]
-    with pytest.raises(InputError, match="--config-file"):
+    with pytest.raises(SystemExit, match="--config-file"):
         script["run"](*given, "--output", tmp_path / "out")
     extra = ["--config-file", config, "--output"]
     assert script["run"](*given, *extra, tmp_path / "out") == 0
@@ -103,7 +101,7 @@ def test_weights_that_do_not_carry_their_config_take_one(
 def test_what_cannot_work_is_one_sentence(script, trained, video, tmp_path, arguments, words):
     given = [text.format(video=video) for text in arguments]
     weights = [] if "--weights" in given else ["--weights", trained]
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(SystemExit, match=words):
         script["run"](*given[:2], *weights, "--output", tmp_path / "out", *given[2:])
     assert not list((tmp_path / "out").glob("*"))
 

@@ -1,7 +1,7 @@
 import numpy as np
 
-from qdformer.data.video_file import VideoFile
 from qdformer.demo.examples import write_examples
+from qdformer.video.reader import VideoFile
 
 
 def test_examples_are_short_videos_with_sound_and_always_the_same(tmp_path):

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from qdformer.data.video import write_video
-from qdformer.data.video_file import VideoFile
 from qdformer.errors import InputError
+from qdformer.video.reader import VideoFile
+from qdformer.video.writer import write_video
 
 pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
@@ -237,18 +237,18 @@ def test_what_cannot_be_used_is_told_in_a_sentence(page, tmp_path):
 def test_errors_become_sentences_and_the_log_has_the_rest(caplog):
     from gradio import Error
 
-    from qdformer.demo.web_page import told
+    from qdformer.demo.web_page import report_errors
 
     def fail(error):
         raise error
 
     folder = f"/tmp/of_this_process/served/{'0a' * 32}"
     with pytest.raises(Error) as shown:
-        told(fail)(InputError(f"{folder}/<b>.mp4: is empty; give a video"))
+        report_errors(fail)(InputError(f"{folder}/<b>.mp4: is empty; give a video"))
     assert shown.value.message == "&lt;b&gt;.mp4: is empty; give a video"
     assert not caplog.records
     with pytest.raises(Error) as shown:
-        told(fail)(RuntimeError("secret"))
+        report_errors(fail)(RuntimeError("secret"))
     assert re.fullmatch(r"This did not work, .*\.", shown.value.message)
     assert "secret" in caplog.text and "secret" not in shown.value.message
 

@@ -8,14 +8,14 @@ import torch
 from detectron2.data import Metadata
 from detectron2.structures import Instances
 
-from qdformer.data.noise import draw_noise
-from qdformer.data.separation import nmf
-from qdformer.data.video import write_video
-from qdformer.data.video_file import VideoFile
+from qdformer.audio.separation import nmf
 from qdformer.demo import web_session
 from qdformer.demo.web_session import SoundChange, WebSession
 from qdformer.errors import InputError
 from qdformer.predictor import SegmentedFrame
+from qdformer.synthetic.noise import draw_noise
+from qdformer.video.reader import VideoFile
+from qdformer.video.writer import write_video
 from tests.demo.conftest import CLASSES, COLORS
 
 # (left column, right column, class, score) of what is found in each second, by one token each.
@@ -141,7 +141,7 @@ def test_what_is_segmented_is_what_is_heard(session, predictor, short_video):
     np.testing.assert_array_equal(session.separate(3), sources)
     left = sources[0] + sources[2]
     (noise,) = draw_noise(["video"], -20.0, "pink")
-    expected = noise.behind(left)
+    expected = noise.add_to(left)
     assert abs(expected).max() > 1  # too loud for a file, and so softer
     result = session.segment(SoundChange((1,), "pink", -20.0), nothing_done)
     np.testing.assert_allclose(

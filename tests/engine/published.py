@@ -14,10 +14,10 @@ STATISTICS = {
     "running_var": "running_var",
 }
 FOLDED = {"weight": "s", "bias": "b"}
-"""A normalisation's parts in Detectron2's pickle, and in Detectron's, which folds statistics in."""
+"""A normalization's parts in Detectron2's pickle, and in Detectron's, which folds statistics in."""
 
 
-def randomise(module):
+def randomize(module):
     """Weights that keep a signal's size, with no two channels alike."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -34,10 +34,10 @@ def randomise(module):
 
 
 def random_network(build, **options):
-    """Without the library's own initialisation, which takes long."""
+    """Without the library's own initialization, which takes long."""
     with torch.device("meta"):
         network = build(**options)
-    return randomise(network.to_empty(device="cpu"))
+    return randomize(network.to_empty(device="cpu"))
 
 
 def microsofts_names(network):

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from qdformer.engine.non_finite import NonFiniteLoss, all_finite, replay
+from qdformer.checkpoint.weights import all_finite
+from qdformer.engine.non_finite import NonFiniteLoss, replay
 from qdformer.engine.trainer import Trainer
 from tests.engine.test_resume import Act
 from tests.engine.training import config, train

@@ -6,9 +6,9 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
 from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.data.image import read_label_map
 from qdformer.engine.quickstart import SOUNDS, evaluate_sounds, show, table
 from qdformer.evaluation.language_evaluation import MEASURES
+from qdformer.io.image import read_label_map
 from tests.samples import small_config
 
 NAME = "tiny_avss_test"

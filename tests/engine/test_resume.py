@@ -10,8 +10,8 @@ import pytest
 import torch
 from detectron2.engine import HookBase
 
-from qdformer.engine.checkpointer import AVSCheckpointer
-from qdformer.engine.hooks import BestCheckpointer, Stopped
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
+from qdformer.engine.hooks import BestCheckpointer, Preempted
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError
 from tests.engine.training import AUGMENTED, assert_same_state, config, train
@@ -59,7 +59,7 @@ def test_sigterm_finishes_the_step_saves_and_exits_with_its_code(
     cfg = config(tmp_path, "tiny", *AUGMENTED)
     with pytest.raises(SystemExit) as stopped:
         train(cfg, False, Act(iteration, terminate, before))
-    assert isinstance(stopped.value, Stopped) and stopped.value.code == os.EX_TEMPFAIL
+    assert isinstance(stopped.value, Preempted) and stopped.value.code == os.EX_TEMPFAIL
     assert (tmp_path / "last_checkpoint").read_text() == f"model_{saved:07d}.pth"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     resumed = train(cfg, True)
@@ -77,7 +77,7 @@ def test_an_evaluation_is_left_at_once_and_made_up_for(whole, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "test", classmethod(test))
-        with pytest.raises(Stopped):
+        with pytest.raises(Preempted):
             train(cfg)
     assert evaluated == [1]
     resumed = train(cfg, True)
@@ -88,7 +88,7 @@ def test_an_evaluation_is_left_at_once_and_made_up_for(whole, tmp_path, monkeypa
 
 def test_what_was_evaluated_is_not_evaluated_again(whole, tmp_path):
     cfg, results = config(tmp_path, "tiny", *AUGMENTED), []
-    with pytest.raises(Stopped):
+    with pytest.raises(Preempted):
         train(cfg, False, Act(2, terminate, before=True))
     trainer = Trainer(cfg)
     trainer.resume_or_load(resume=True)
@@ -102,7 +102,7 @@ def test_what_was_evaluated_is_not_evaluated_again(whole, tmp_path):
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(whole, tmp_path, caplog, damage):
     cfg = config(tmp_path, "tiny", *AUGMENTED)
-    with pytest.raises(Stopped):
+    with pytest.raises(Preempted):
         train(cfg, False, Act(4, terminate, before=True))
     newest = tmp_path / "model_0000004.pth"
     content = bytearray(newest.read_bytes())
@@ -169,7 +169,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path):
 
 def test_a_run_without_a_seed_resumes_its_own(composed, tmp_path):
     cfg = config(tmp_path, "tiny", *AUGMENTED, "SEED", -1)
-    with pytest.raises(Stopped):
+    with pytest.raises(Preempted):
         train(cfg, False, Act(1, terminate))
     seeds = []
     for _ in range(2):

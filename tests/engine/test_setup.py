@@ -1,9 +1,10 @@
 import pytest
 from detectron2.data import DatasetCatalog
 
-from qdformer.data.sound_variants import register_sound_variants
-from qdformer.engine.setup import check_datasets, load_config, load_records, register_roots
+from qdformer.config.loading import load_config
+from qdformer.engine.setup import check_datasets, load_records, register_roots
 from qdformer.errors import InputError
+from qdformer.synthetic.variants import register_sound_variants
 from tests.samples import small_config
 
 # Each line stands for ten times the values of the one before.

@@ -7,10 +7,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from qdformer.engine.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_vggish
 from qdformer.engine.hooks import BestCheckpointer
 from qdformer.engine.setup import register_roots
-from qdformer.engine.trainer import Trainer, headline_metric
+from qdformer.engine.trainer import Trainer, primary_metric
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import MEASURES
 from tests.engine.training import assert_same_state, config, train
@@ -35,7 +35,7 @@ def test_a_run_leaves_scalars_results_pictures_and_the_best_checkpoint(finished)
     losses = of_masks | of_clips | {"loss_quant"}
     codebook = {"usage", "perplexity", "closed", "global_distance", "local_distance"}
     assert losses | {f"codebook/{name}" for name in codebook} <= set(logged)
-    assert {headline_metric(cfg), *(f"language/{name}" for name in MEASURES)} <= set(logged)
+    assert {primary_metric(cfg), *(f"language/{name}" for name in MEASURES)} <= set(logged)
     assert logged["total_loss"] == pytest.approx(sum(logged[name] for name in losses), rel=1e-4)
     assert (output / "model_final.pth").exists() and (output / "model_best.pth").exists()
     (sheet,) = (output / "sheets").glob("*.png")

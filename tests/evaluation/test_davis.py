@@ -82,8 +82,8 @@ def loop_boundary_f(pred, gt, bound_th):
         found = set()
         for y in range(height):
             for x in range(width):
-                neighbours = [(y, x + 1), (y + 1, x), (y + 1, x + 1)]
-                inside = [n for n in neighbours if n[0] < height and n[1] < width]
+                neighbors = [(y, x + 1), (y + 1, x), (y + 1, x + 1)]
+                inside = [n for n in neighbors if n[0] < height and n[1] < width]
                 if any(mask[n] != mask[y, x] for n in inside):
                     found.add((y, x))
         return found
@@ -113,7 +113,7 @@ def test_boundary_f_equals_loops(bound_th):
     for density in (0.0, 0.02, 0.3, 0.97, 1.0):
         for shape in ((23, 31), (1, 17), (40, 8)):
             pred, gt = random.random((2, *shape)) < density
-            # A solid block that touches a border of the frame, where the neighbour rules change.
+            # A solid block that touches a border of the frame, where the neighbor rules change.
             pred[shape[0] // 2 :, shape[1] // 3 :] = True
             gt[: shape[0] // 2 + 1, : shape[1] // 2] = density < 0.9
             expected = loop_boundary_f(pred, gt, bound_th)

@@ -26,13 +26,13 @@ from qdformer.evaluation.avs_object_evaluation import AVSObjectEvaluator
 from qdformer.evaluation.avs_semantic_evaluation import AVSSemanticEvaluator
 
 NAMES = ["background", "cat", "dog", "emergency-car", "violin"]
-COLOURS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
+COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
 EVALUATORS = {"object": AVSObjectEvaluator, "semantic": AVSSemanticEvaluator}
 
 
 def evaluator_of(kind, output_dir=None):
     name = f"evaluator_test_{kind}"
-    MetadataCatalog.get(name).set(stuff_classes=NAMES, stuff_colors=COLOURS, ignore_label=255)
+    MetadataCatalog.get(name).set(stuff_classes=NAMES, stuff_colors=COLORS, ignore_label=255)
     return EVALUATORS[kind](name, output_dir)
 
 
@@ -164,12 +164,12 @@ def test_frames_without_annotation_and_ignored_pixels_do_not_count(tmp_path, lab
         assert run(evaluator_of(kind), clips[:1]) == run(evaluator_of(kind), clips[1:])
 
 
-def test_colours_are_looked_up_in_the_palette_of_the_data_set(tmp_path, label_maps):
+def test_colors_are_looked_up_in_the_palette_of_the_data_set(tmp_path, label_maps):
     pred, gt = label_maps
     clip, output = make_clip(tmp_path, "v", gt, pred)
     expected = run(evaluator_of("semantic"), [(clip, output)])
     for path, labels in zip(clip["sem_seg_file_names"], gt, strict=True):
-        Image.fromarray(np.array(COLOURS, np.uint8)[labels]).save(path)
+        Image.fromarray(np.array(COLORS, np.uint8)[labels]).save(path)
     assert (
         run(evaluator_of("semantic"), [({**clip, "label_format": "palette"}, output)]) == expected
     )

@@ -31,12 +31,12 @@ def inputs(dtype=torch.float64, spread=1.4):
 
 
 def attend(value, locations, weights):
-    centres = torch.full((QUERIES, locations.shape[3], 2), 0.25, dtype=locations.dtype)
-    return ms_deform_attn(value, SHAPES, NEIGHBOURS, centres, locations - 0.25, weights)
+    centers = torch.full((QUERIES, locations.shape[3], 2), 0.25, dtype=locations.dtype)
+    return ms_deform_attn(value, SHAPES, NEIGHBOURS, centers, locations - 0.25, weights)
 
 
 def bilinear(value, x, y):
-    """Read a (h, w) map at a place given in cells, zero outside; cell i has its centre at i."""
+    """Read a (h, w) map at a place given in cells, zero outside; cell i has its center at i."""
     height, width = value.shape
     result = 0.0
     for row in (math.floor(y), math.floor(y) + 1):
@@ -133,12 +133,12 @@ def attention():
     return MSDeformAttn(channels=8, heads=2, levels=2, points=3).double()
 
 
-def run(attention, query, memory, neighbours):
-    centres = torch.rand(query.shape[1], 2, dtype=torch.float64)
-    return attention(query, centres, memory, [(2, 3)], neighbours)
+def run(attention, query, memory, neighbors):
+    centers = torch.rand(query.shape[1], 2, dtype=torch.float64)
+    return attention(query, centers, memory, [(2, 3)], neighbors)
 
 
-def test_samples_only_its_neighbours(attention):
+def test_samples_only_its_neighbors(attention):
     memory = torch.rand(4, 6, 8, dtype=torch.float64, requires_grad=True)
     query = torch.rand(4, 5, 8, dtype=torch.float64)
     output = run(attention, query, memory, torch.tensor([[0, 1], [1, 0], [2, 3], [3, 2]]))
@@ -152,8 +152,8 @@ def test_constant_memory_passes_through(attention):
     with torch.no_grad():
         attention.sampling_offsets.bias.zero_()
     memory = torch.ones(1, 6, 8, dtype=torch.float64)
-    centre = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
+    center = torch.tensor([[0.5, 0.5]], dtype=torch.float64)
     query = torch.rand(1, 1, 8, dtype=torch.float64)
-    output = attention(query, centre, memory, [(2, 3)], torch.zeros(1, 2, dtype=torch.long))
+    output = attention(query, center, memory, [(2, 3)], torch.zeros(1, 2, dtype=torch.long))
     expected = attention.output_proj(attention.value_proj(memory[:, :1]))
     torch.testing.assert_close(output, expected)

@@ -20,13 +20,13 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 # Along an axis of length `size`: places before, on and after the first and the last cell.
 BORDER = {size: (-1, -0.75, 0, 0.25, size - 1, size - 0.25, size) for size in (3, 5)}
 CASES = {
-    "levels and neighbours": {"shapes": [(4, 6), (2, 3), (1, 1)], "frames": 3, "neighbours": 3},
+    "levels and neighbors": {"shapes": [(4, 6), (2, 3), (1, 1)], "frames": 3, "neighbors": 3},
     "one of each": {"frames": 1, "queries": 1, "heads": 1, "points": 1, "channels": 1},
     "several blocks": {"queries": 9, "heads": 1, "channels": 128, "points": 1},
     "padded channels": {"heads": 1, "channels": 65, "points": 3},
     "border": {"places": list(itertools.product(BORDER[5], BORDER[3]))},
     "far outside": {"places": [(1e6, 1), (1, -1e6), (-1e30, 3e38), (2.0**31, -(2.0**31)), (1, 1)]},
-    "not contiguous": {"neighbours": 2, "contiguous": False},
+    "not contiguous": {"neighbors": 2, "contiguous": False},
     "no queries": {"queries": 0},
     "no frames": {"frames": 0},
     "bfloat16": {"shapes": [(3, 5), (2, 2)], "dtype": torch.bfloat16},
@@ -42,7 +42,7 @@ def inputs(
     queries=3,
     heads=2,
     channels=6,
-    neighbours=1,
+    neighbors=1,
     points=2,
     places=None,
     dtype=torch.float32,
@@ -56,17 +56,17 @@ def inputs(
         return torch.rand(*size, generator=generator)
 
     queries = len(places) if places else queries
-    maps = neighbours * len(shapes)
+    maps = neighbors * len(shapes)
     cells = sum(height * width for height, width in shapes)
     # All around are numbers that must not be read.
     value = torch.full((3, frames, cells, heads, channels), float("nan"), dtype=dtype)[1]
     value.copy_(rand(value.shape) - 0.5)
-    sizes = torch.tensor([(width, height) for height, width in shapes]).repeat(neighbours, 1)
+    sizes = torch.tensor([(width, height) for height, width in shapes]).repeat(neighbors, 1)
     locations = rand(frames, queries, heads, maps, points, 2) * (sizes[:, None] + 3) - 2
     if places:
         locations[:] = torch.tensor(places)[:, None, None, None]
     weights = rand(frames, queries, heads, maps, points)
-    indices = (torch.arange(frames)[:, None] + torch.arange(neighbours)) % max(frames, 1)
+    indices = (torch.arange(frames)[:, None] + torch.arange(neighbors)) % max(frames, 1)
     grad = rand(frames, queries, heads * channels) - 0.5
     tensors = (value, indices, locations, weights.to(weights_dtype or dtype), grad.to(dtype))
     if not contiguous:
@@ -79,24 +79,24 @@ def inputs(
 def split(locations):
     """Where each query stands, (Q, maps, 2), and the offsets from there to the places."""
     _, queries, _, maps, _, _ = locations.shape
-    centres = (torch.arange(queries)[:, None] + torch.arange(maps))[..., None] % 3 * 0.25
-    centres = centres.expand(-1, -1, 2).to(locations)
-    return centres, locations - centres[:, None, :, None]
+    centers = (torch.arange(queries)[:, None] + torch.arange(maps))[..., None] % 3 * 0.25
+    centers = centers.expand(-1, -1, 2).to(locations)
+    return centers, locations - centers[:, None, :, None]
 
 
 def run(function, arguments, grad, device="cpu"):
     """The output, and the gradients of value, locations and weights."""
-    value, shapes, neighbours, locations, weights = arguments
-    centres, offsets = split(locations)
+    value, shapes, neighbors, locations, weights = arguments
+    centers, offsets = split(locations)
     leaves = [x.detach().to(device).requires_grad_() for x in (value, offsets, weights)]
-    output = function(leaves[0], shapes, neighbours.to(device), centres.to(device), *leaves[1:])
+    output = function(leaves[0], shapes, neighbors.to(device), centers.to(device), *leaves[1:])
     gradients = torch.autograd.grad(output, leaves, grad.to(device))
     return [tensor.detach().cpu() for tensor in (output, *gradients)]
 
 
 def run_forward(function, arguments, device):
-    value, shapes, neighbours, locations, weights = arguments
-    rest = [tensor.to(device) for tensor in (neighbours, *split(locations), weights)]
+    value, shapes, neighbors, locations, weights = arguments
+    rest = [tensor.to(device) for tensor in (neighbors, *split(locations), weights)]
     return function(value.to(device), shapes, *rest).cpu()
 
 
@@ -124,16 +124,16 @@ def results(tmp_path_factory):
     return torch.load(path)
 
 
-def grid_sampled(value, shapes, neighbours, centres, offsets, weights):
+def grid_sampled(value, shapes, neighbors, centers, offsets, weights):
     """The same sum by PyTorch's own bilinear reading, in double precision."""
     value, weights = value.double(), weights.double()
-    locations = centres.double()[:, None, :, None] + offsets.double()
+    locations = centers.double()[:, None, :, None] + offsets.double()
     frames, queries, heads, _, points, _ = locations.shape
     total, index = 0, 0
-    for neighbour in neighbours.unbind(1):
+    for neighbor in neighbors.unbind(1):
         start = 0
         for height, width in shapes:
-            level = value[neighbour, start : start + height * width]
+            level = value[neighbor, start : start + height * width]
             level = level.permute(0, 2, 3, 1).reshape(frames * heads, -1, height, width)
             places = locations[:, :, :, index].transpose(1, 2)
             places = places.reshape(frames * heads, queries, points, 2)
@@ -152,7 +152,7 @@ def grid_sampled(value, shapes, neighbours, centres, offsets, weights):
 def test_equals_grid_sample(results, name):
     arguments, grad = inputs(**CASES[name])
     expected = run(grid_sampled, arguments, grad.double())
-    # On a cell's centre, the slope may be taken on either side.
+    # On a cell's center, the slope may be taken on either side.
     ambiguous = arguments[3] % 1 == 0
     for result in (results[name], expected):
         result[2][ambiguous] = 0
@@ -190,20 +190,20 @@ def test_inference_before_training(results):
 
 
 def real_inputs(dtype):
-    """Five frames of 224x224 pixels; no place so near to a cell's centre that slopes may differ."""
+    """Five frames of 224x224 pixels; no place so near to a cell's center that slopes may differ."""
     arguments, grad = inputs(
         shapes=[(28, 28), (14, 14), (7, 7)],
         frames=5,
         queries=28 * 28 + 14 * 14 + 7 * 7,
         heads=8,
         channels=32,
-        neighbours=3,
+        neighbors=3,
         points=4,
         dtype=dtype,
     )
-    value, shapes, neighbours, locations, weights = arguments
+    value, shapes, neighbors, locations, weights = arguments
     locations = locations.floor() + 0.1 + 0.8 * locations.frac().abs()
-    return (value, shapes, neighbours, locations, weights), grad
+    return (value, shapes, neighbors, locations, weights), grad
 
 
 @needs_gpu
@@ -212,10 +212,10 @@ def test_real_size_equals_the_plain_version(dtype):
     from qdformer.layers.ms_deform_attn import ms_deform_attn
     from qdformer.layers.ms_deform_attn_triton import ms_deform_attn_triton
 
-    (value, shapes, neighbours, locations, weights), grad = real_inputs(dtype)
-    arguments = (value.float(), shapes, neighbours, locations, weights.float())
+    (value, shapes, neighbors, locations, weights), grad = real_inputs(dtype)
+    arguments = (value.float(), shapes, neighbors, locations, weights.float())
     expected = run(ms_deform_attn, arguments, grad.float())  # on the CPU, where it is the plain one
-    arguments = (value, shapes, neighbours, locations, weights)
+    arguments = (value, shapes, neighbors, locations, weights)
     for result, reference in zip(run(ms_deform_attn_triton, arguments, grad, "cuda"), expected):
         tolerance = max(torch.finfo(result.dtype).eps, 1e-4)
         torch.testing.assert_close(result.float(), reference, rtol=tolerance, atol=1e-4)
@@ -225,13 +225,13 @@ def test_real_size_equals_the_plain_version(dtype):
 def test_nothing_waits_for_the_gpu():
     from qdformer.layers.ms_deform_attn_triton import ms_deform_attn_triton
 
-    (value, shapes, neighbours, locations, weights), grad = real_inputs(torch.float32)
-    centres, offsets = split(locations)
-    neighbours, centres, grad = neighbours.cuda(), centres.cuda(), grad.cuda()
+    (value, shapes, neighbors, locations, weights), grad = real_inputs(torch.float32)
+    centers, offsets = split(locations)
+    neighbors, centers, grad = neighbors.cuda(), centers.cuda(), grad.cuda()
     leaves = [tensor.cuda().requires_grad_() for tensor in (value, offsets, weights)]
 
     def forward_and_backward():
-        output = ms_deform_attn_triton(leaves[0], shapes, neighbours, centres, *leaves[1:])
+        output = ms_deform_attn_triton(leaves[0], shapes, neighbors, centers, *leaves[1:])
         torch.autograd.grad(output, leaves, grad)
 
     forward_and_backward()
@@ -246,7 +246,7 @@ def test_nothing_waits_for_the_gpu():
 def test_compiles():
     from qdformer.layers.ms_deform_attn_triton import ms_deform_attn_triton
 
-    arguments, grad = inputs(**CASES["levels and neighbours"])
+    arguments, grad = inputs(**CASES["levels and neighbors"])
     compiled = torch.compile(ms_deform_attn_triton, fullgraph=True)
     expected = run(ms_deform_attn_triton, arguments, grad, "cuda")
     for result, reference in zip(run(compiled, arguments, grad, "cuda"), expected):

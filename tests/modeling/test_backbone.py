@@ -4,7 +4,7 @@ import torch
 from detectron2.layers import ShapeSpec
 from torch import nn
 
-from qdformer.engine.checkpointer import AVSCheckpointer
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.modeling.backbone import TimmBackbone, build_timm_backbone
 from tests.samples import small_config, small_model
 
@@ -29,7 +29,7 @@ def test_maps_are_those_of_timm_channels_first(name):
 
 
 def test_swin_at_its_own_size_is_timms_classifier_trunk():
-    """Our features at stride 32, normalised, are what timm's full model computes."""
+    """Our features at stride 32, normalized, are what timm's full model computes."""
     torch.manual_seed(0)
     backbone = TimmBackbone(name=NAMES[0], out_features=["res5"], drop_path_rate=0.0).eval()
     full = timm.create_model(NAMES[0], pretrained=False).eval()

@@ -12,7 +12,7 @@ def collate(clips, divisibility=32, **options):
     return batch, Targets.collate(clips, batch, **options)
 
 
-def test_frames_are_normalised_and_padded():
+def test_frames_are_normalized_and_padded():
     small, large = make_clip(frames=1, size=(40, 64)), make_clip(frames=2, size=(64, 96), seed=1)
     batch, _ = collate([small, large])
     assert batch.images.shape == (3, 3, 64, 96)

@@ -140,9 +140,9 @@ def test_a_loop_that_never_steps_the_codebook_is_told():
 
 def test_ema_codeword_goes_to_the_mean_of_its_tokens():
     codebook = make(update_rule="ema", decay=0.5)
-    centres = torch.eye(CHANNELS) * 5
-    codebook.codewords[:CHANNELS] = centres
-    tokens = centres + 0.1 * torch.randn(CHANNELS, CHANNELS)
+    centers = torch.eye(CHANNELS) * 5
+    codebook.codewords[:CHANNELS] = centers
+    tokens = centers + 0.1 * torch.randn(CHANNELS, CHANNELS)
     for _ in range(40):
         learn(codebook, tokens[None])
     torch.testing.assert_close(codebook.codewords[:CHANNELS], tokens, atol=1e-4, rtol=1e-4)

@@ -3,8 +3,8 @@ import torch
 
 from qdformer.modeling.deformable_encoder import (
     DeformableEncoder,
-    cell_centres,
-    neighbouring_frames,
+    cell_centers,
+    neighboring_frames,
     padding_mask,
 )
 
@@ -24,9 +24,9 @@ def features(frames, seed=0):
     return {name: torch.rand(frames, *shape, generator=generator) for name, shape in SHAPES.items()}
 
 
-def test_neighbours_stay_within_their_clip():
-    assert neighbouring_frames([3, 1], 1).tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 3]]
-    assert neighbouring_frames([2, 1], 0).tolist() == [[0], [1], [2]]
+def test_neighbors_stay_within_their_clip():
+    assert neighboring_frames([3, 1], 1).tolist() == [[0, 0, 1], [0, 1, 2], [1, 2, 2], [3, 3, 3]]
+    assert neighboring_frames([2, 1], 0).tolist() == [[0], [1], [2]]
 
 
 @pytest.mark.parametrize("window", [0, 1])
@@ -53,13 +53,13 @@ def test_levels_and_maps():
     torch.testing.assert_close(maps[1][0, :, 1, 2], visual.tokens[0, 64 + 4 + 2])
 
 
-def test_cell_centres():
-    assert cell_centres(1, 2, torch.zeros(1)).tolist() == [[0.25, 0.5], [0.75, 0.5]]
+def test_cell_centers():
+    assert cell_centers(1, 2, torch.zeros(1)).tolist() == [[0.25, 0.5], [0.75, 0.5]]
 
 
 def test_a_frame_of_less_than_a_cell_is_not_all_padding():
-    centres = cell_centres(2, 3, torch.zeros(1))
-    hidden = padding_mask(centres, torch.tensor([[0.01, 0.01], [0.01, 1.0], [1.0, 0.6]]))
+    centers = cell_centers(2, 3, torch.zeros(1))
+    hidden = padding_mask(centers, torch.tensor([[0.01, 0.01], [0.01, 1.0], [1.0, 0.6]]))
     assert hidden.tolist() == [
         [False, True, True, True, True, True],
         [False, False, False, True, True, True],
@@ -73,7 +73,7 @@ def test_what_is_padded_has_no_influence():
         torch.nn.init.normal_(layer.attention.value_proj.bias)  # as a trained one is not zero
     valid = torch.tensor([[0.5, 1.0], [0.5, 1.0]])
     before = encoder(inputs, valid, [2])
-    hidden = padding_mask(cell_centres(8, 8, valid), valid)[0]
+    hidden = padding_mask(cell_centers(8, 8, valid), valid)[0]
     assert hidden.view(8, 8).all(1).tolist() == [False] * 4 + [True] * 4
     assert before.padding.shape == (2, 64 + 16 + 4)
     changed = {name: level.clone() for name, level in inputs.items()}

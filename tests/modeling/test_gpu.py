@@ -83,7 +83,7 @@ def test_gradients_of_the_gpu_are_those_of_the_cpu(storage, full_precision, dete
         torch.use_deterministic_algorithms(False)
     largest = max(gradient.abs().max().item() for gradient in gradients[0].values())
     for name, gradient in gradients[0].items():
-        # A gradient that is zero but for rounding, as that of a bias before a normalisation, may be
+        # A gradient that is zero but for rounding, as that of a bias before a normalization, may be
         # anything small.
         tolerance = 0.02 * gradient.abs().max().item() + 1e-5 * largest
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0.05, atol=tolerance)

@@ -5,7 +5,7 @@ import torch
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 
-from qdformer.engine.optimizer import build_optimizer
+from qdformer.solver.optimizer import build_optimizer
 from tests.samples import small_config, small_model
 
 STEPS, CLIPS, FRAMES, SIZE = 120, 8, 2, 32

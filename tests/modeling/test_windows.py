@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from qdformer.modeling.windows import cut, join, windows
+from qdformer.modeling.windows import merge, slice_clip, windows
 from tests.samples import make_clip, small_model
 
 
@@ -57,14 +57,14 @@ def test_join_undoes_cutting():
     clip = {"image": torch.arange(7), "audio": torch.arange(7) * 10, "video_id": "a"}
     results = []
     for seen, kept in windows(range(7), 3, 1):
-        part = cut(clip, seen[0], seen[-1] + 1)
+        part = slice_clip(clip, seen[0], seen[-1] + 1)
         assert part["video_id"] == "a"
         outputs = {"sem_seg": part["image"], "scores": part["audio"], "local_codes": None}
         results.append((outputs, kept))
     sounds = torch.arange(14).view(2, 7)  # of two sources
-    part = cut({**clip, "separated_audio": sounds}, 2, 5)
+    part = slice_clip({**clip, "separated_audio": sounds}, 2, 5)
     assert torch.equal(part["separated_audio"], sounds[:, 2:5])
-    joined = join(results)
+    joined = merge(results)
     assert joined["sem_seg"].tolist() == list(range(7))
     assert joined["scores"].tolist() == list(range(0, 70, 10))
     assert joined["local_codes"] is None
@@ -77,12 +77,12 @@ def test_a_clip_that_fits_is_segmented_as_one_and_a_longer_one_window_by_window(
     (result,) = model([clip])
     model.window = 6
     (whole,) = model([clip])
-    first, second = (model([cut(clip, n, n + 4)])[0] for n in (0, 2))
+    first, second = (model([slice_clip(clip, n, n + 4)])[0] for n in (0, 2))
     for key, values in result.items():
         assert values.shape == whole[key].shape
         torch.testing.assert_close(values, torch.cat((first[key][:3], second[key][1:])))
     model.window = 4
-    (short,) = model([cut(clip, 0, 4)])
+    (short,) = model([slice_clip(clip, 0, 4)])
     assert torch.equal(short["sem_seg"], first["sem_seg"])
 
 

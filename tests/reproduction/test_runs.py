@@ -2,13 +2,14 @@
 
 import fcntl
 import json
+import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 from tqdm import tqdm
 
-from qdformer.engine.hooks import Stopped
+from qdformer.engine.hooks import Preempted
 from qdformer.errors import InputError
 from qdformer.reproduction import runs as runs_module
 from qdformer.reproduction.experiments import EXPERIMENTS, Experiment, Row, find_experiment
@@ -28,7 +29,7 @@ STAND_IN = """
     told = os.environ.get("TOLD", "")
     tokens = cfg["MODEL"]["QDFORMER"]["NUM_TOKENS"]
     if told == f"fail {tokens}":
-        sys.exit("train_net.py: the loss is not finite")
+        sys.exit("train_net: the loss is not finite")
     if told == f"stop {tokens}" and not (folder / "begun").exists():
         (folder / "begun").touch()
         sys.exit(os.EX_TEMPFAIL)
@@ -60,7 +61,7 @@ TOKENS = Experiment(
 def calls(tmp_path, monkeypatch):
     script = tmp_path / "train_net.py"
     script.write_text(textwrap.dedent(STAND_IN))
-    monkeypatch.setattr(runs_module, "TRAIN_NET", script)
+    monkeypatch.setattr(runs_module, "TRAIN", (sys.executable, str(script)))
     monkeypatch.setattr(runs_module, "POLL", 0.01)
     monkeypatch.setenv("CALLS", str(tmp_path / "calls.txt"))
 
@@ -112,7 +113,7 @@ def test_a_row_that_fails_says_why_and_the_rest_goes_on(composed, tmp_path, call
     monkeypatch.setenv("TOLD", "fail 1")
     planned = tokens(tmp_path)
     execute(planned)
-    assert planned[0].result()["error"] == "train_net.py: the loss is not finite"
+    assert planned[0].result()["error"] == "train_net: the loss is not finite"
     assert [run.is_done() for run in planned] == [False, True, True]
     monkeypatch.setenv("TOLD", "die 1")
     execute(planned)
@@ -126,7 +127,7 @@ def test_a_row_that_fails_says_why_and_the_rest_goes_on(composed, tmp_path, call
 def test_what_was_stopped_goes_on(composed, tmp_path, calls, monkeypatch):
     monkeypatch.setenv("TOLD", "stop 2")
     planned = tokens(tmp_path)
-    with pytest.raises(Stopped):
+    with pytest.raises(Preempted):
         execute(planned)
     assert [run.result() is not None for run in planned] == [True, False, False]
     monkeypatch.delenv("TOLD")

@@ -6,7 +6,7 @@ import torch
 from detectron2.data.catalog import Metadata
 from matplotlib import _pylab_helpers
 
-from qdformer.data.audio import log_mel
+from qdformer.audio.log_mel import log_mel
 from qdformer.visualization import clip_sheet
 from qdformer.visualization.overlay import MIN_SIDE
 
@@ -30,14 +30,14 @@ def tone(hertz, seconds, amplitude=0.5):
 
 
 def clip(num_frames, size=64):
-    """Frame t is plain grey of value 100 + 10 t; nothing sounds."""
-    greys = 100 + 10 * np.arange(num_frames, dtype=np.uint8)
-    images = np.broadcast_to(greys[:, None, None, None], (num_frames, size, size, 3))
+    """Frame t is plain gray of value 100 + 10 t; nothing sounds."""
+    grays = 100 + 10 * np.arange(num_frames, dtype=np.uint8)
+    images = np.broadcast_to(grays[:, None, None, None], (num_frames, size, size, 3))
     return images, np.zeros((num_frames, size, size), np.uint8)
 
 
-def has_colour(picture, colour, pixels=50):
-    return (np.abs(picture.astype(int) - colour).max(axis=-1) <= 2).sum() >= pixels
+def has_color(picture, color, pixels=50):
+    return (np.abs(picture.astype(int) - color).max(axis=-1) <= 2).sum() >= pixels
 
 
 def saturation(sheet):
@@ -83,7 +83,7 @@ def test_long_clips_show_frames_spread_evenly(metadata):
     sheet = clip_sheet(images, tone(440, 15), labels, labels, metadata, max_frames=3)
     few = clip_sheet(images[:3], tone(440, 3), labels[:3], labels[:3], metadata)
     assert sheet.shape == few.shape
-    shown = [t for t in range(15) if has_colour(sheet, images[t, 0, 0], 3 * MIN_SIDE**2)]
+    shown = [t for t in range(15) if has_color(sheet, images[t, 0, 0], 3 * MIN_SIDE**2)]
     assert shown == [2, 7, 12]
 
 
@@ -93,8 +93,8 @@ def test_truth_and_prediction_have_rows_of_their_own(metadata):
     dog[0, 8:32, 8:56], violin[1, 8:32, 8:56] = 1, 2
     sheet = clip_sheet(images, 0 * tone(440, 2), dog, violin, metadata)
 
-    def painted(colour, t):
-        blend = (np.array(colour) + images[t, 0, 0]) / 2
+    def painted(color, t):
+        blend = (np.array(color) + images[t, 0, 0]) / 2
         return (np.abs(sheet - blend).max(axis=2) <= 2).nonzero()
 
     dog_rows, dog_columns = painted(DOG, 0)
@@ -102,7 +102,7 @@ def test_truth_and_prediction_have_rows_of_their_own(metadata):
     assert len(dog_rows) > 5000 and len(violin_rows) > 5000
     assert dog_rows.max() < violin_rows.min()
     assert dog_columns.max() < violin_columns.min()
-    assert has_colour(sheet[-40:], DOG) and has_colour(sheet[-40:], VIOLIN)
+    assert has_color(sheet[-40:], DOG) and has_color(sheet[-40:], VIOLIN)
 
 
 def test_legend_names_only_what_is_drawn(metadata):
@@ -110,7 +110,7 @@ def test_legend_names_only_what_is_drawn(metadata):
     violin = np.full_like(empty, 255)
     violin[:, 8:32, 8:56] = 2
     sheet = clip_sheet(images, tone(440, 2), empty, violin, metadata)
-    assert has_colour(sheet[-40:], VIOLIN) and not has_colour(sheet[-40:], DOG, 1)
+    assert has_color(sheet[-40:], VIOLIN) and not has_color(sheet[-40:], DOG, 1)
     nothing = clip_sheet(images, tone(440, 2), empty, empty, metadata)
     assert saturation(nothing[-40:]).max() == 0
 
@@ -144,10 +144,10 @@ def test_the_sound_stands_under_the_second_in_which_it_is_heard(metadata):
     waveform = np.zeros(5 * RATE, np.float32)
     waveform[3 * RATE : 4 * RATE] = tone(1000, 1)
     sheet = clip_sheet(images, waveform, labels, labels, metadata)
-    coloured = np.flatnonzero((saturation(sheet) > 60).any(axis=0))
+    colored = np.flatnonzero((saturation(sheet) > 60).any(axis=0))
     frame = columns_of(sheet, images[3])
-    assert coloured[0] == pytest.approx(frame[0], abs=12)
-    assert coloured[-1] == pytest.approx(frame[-1], abs=12)
+    assert colored[0] == pytest.approx(frame[0], abs=12)
+    assert colored[-1] == pytest.approx(frame[-1], abs=12)
 
 
 def test_higher_pitch_stands_higher(metadata):

@@ -6,7 +6,7 @@ from detectron2.utils.visualizer import Visualizer
 from qdformer.visualization import overlay
 from qdformer.visualization.overlay import MIN_SIDE, Layer, to_short_side
 
-GREY = 120
+GRAY = 120
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ def test_small_frames_are_enlarged(metadata, size, enlarged):
     drawn = overlay(image, np.zeros(size, np.uint8), metadata)
     assert drawn.shape == (*enlarged, 3) and drawn.dtype == np.uint8
     np.testing.assert_array_equal(drawn, to_short_side(image, MIN_SIDE))
-    plain = np.full((*size, 3), GREY, np.uint8)
-    assert (overlay(plain, np.zeros(size, np.uint8), metadata) == GREY).all()
+    plain = np.full((*size, 3), GRAY, np.uint8)
+    assert (overlay(plain, np.zeros(size, np.uint8), metadata) == GRAY).all()
 
 
 @pytest.mark.parametrize("side", [64, 256])
-def test_only_the_region_is_painted_and_in_its_colour(metadata, side):
-    image = np.full((side, side, 3), GREY, np.uint8)
+def test_only_the_region_is_painted_and_in_its_color(metadata, side):
+    image = np.full((side, side, 3), GRAY, np.uint8)
     labels = np.zeros((side, side), np.uint8)
     top, bottom, left, right = (int(part * side) for part in (0.25, 0.75, 0.125, 0.875))
     labels[top:bottom, left:right] = 2
@@ -73,31 +73,31 @@ def test_only_the_region_is_painted_and_in_its_colour(metadata, side):
     # One pixel of white edge lies around what is painted.
     rows = slice(int(top * scale) - 2, int(bottom * scale) + 2)
     inside[rows, int(left * scale) - 2 : int(right * scale) + 2] = True
-    assert (drawn[~inside] == GREY).all()
+    assert (drawn[~inside] == GRAY).all()
 
     # A corner of the region, where neither the edge nor the name is.
     corner = drawn[int(top * scale) + 4 : int(top * scale) + 30, int(left * scale) + 4 :][:, :30]
-    blend = (np.array(metadata.stuff_colors[2]) + GREY) / 2
+    blend = (np.array(metadata.stuff_colors[2]) + GRAY) / 2
     assert np.abs(corner.astype(float) - blend).max() <= 2
 
 
 @pytest.mark.parametrize("alpha", [0.2, 0.9])
 def test_alpha_is_the_opacity(metadata, alpha):
-    image = np.full((240, 240, 3), GREY, np.uint8)
+    image = np.full((240, 240, 3), GRAY, np.uint8)
     labels = np.ones((240, 240), np.uint8)
     drawn = overlay(image, labels, metadata, alpha=alpha)
-    blend = alpha * np.array(metadata.stuff_colors[1]) + (1 - alpha) * GREY
+    blend = alpha * np.array(metadata.stuff_colors[1]) + (1 - alpha) * GRAY
     assert np.abs(drawn[20, 20] - blend).max() <= 2
 
 
 def test_ring_with_a_hole_keeps_the_hole(metadata):
-    image = np.full((240, 240, 3), GREY, np.uint8)
+    image = np.full((240, 240, 3), GRAY, np.uint8)
     labels = np.zeros((240, 240), np.uint8)
     labels[20:220, 20:220] = 1
     labels[60:100, 60:180] = 0
     drawn = overlay(image, labels, metadata)
-    assert (drawn[62:98, 62:178] == GREY).all()
-    assert drawn[40, 40, 0] > GREY > drawn[40, 40, 1]
+    assert (drawn[62:98, 62:178] == GRAY).all()
+    assert drawn[40, 40, 0] > GRAY > drawn[40, 40, 1]
 
 
 def test_label_map_of_another_size_is_brought_to_the_frame(metadata):
@@ -115,7 +115,7 @@ def test_names_stay_inside_the_frame(metadata, corner):
     def extent(rows, columns):
         labels = np.zeros((256, 256), np.uint8)
         labels[rows, columns] = 3
-        background = np.full((256, 256, 3), GREY, np.uint8)
+        background = np.full((256, 256, 3), GRAY, np.uint8)
         black = (overlay(background, labels, metadata).max(axis=2) < 60).nonzero()
         return [axis.max() - axis.min() for axis in black]
 
@@ -125,8 +125,8 @@ def test_names_stay_inside_the_frame(metadata, corner):
     assert np.abs(np.subtract(at_the_edge, in_the_middle)).max() <= 2
 
 
-def test_names_of_neighbours_do_not_cover_each_other(metadata):
-    image = np.full((256, 256, 3), GREY, np.uint8)
+def test_names_of_neighbors_do_not_cover_each_other(metadata):
+    image = np.full((256, 256, 3), GRAY, np.uint8)
 
     def black(*classes):
         labels = np.zeros((256, 256), np.uint8)
@@ -146,7 +146,7 @@ def test_inputs_are_not_changed(metadata):
 
 
 @pytest.mark.parametrize("size", [(64, 96), (720, 300), (224, 224)])
-def test_to_short_side_keeps_proportions_and_colour(size):
+def test_to_short_side_keeps_proportions_and_color(size):
     image = np.full((*size, 3), (10, 120, 250), np.uint8)
     resized = to_short_side(image, 224)
     assert min(resized.shape[:2]) == 224
@@ -189,7 +189,7 @@ def test_layer_without_objects_costs_nothing(metadata, label, monkeypatch):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2), (9, 2), (2, 2), (3, 3), (223, 400), (65, 49)])
 def test_layers_of_small_pictures_have_no_names(metadata, size):
-    """A name stands on black, darker than the picture and all colours of classes 1 and 2."""
+    """A name stands on black, darker than the picture and all colors of classes 1 and 2."""
     image = np.full((*size, 3), 255, np.uint8)
     layer = Layer.draw(np.full(size, 2, np.uint8), size, metadata)
     for drawn in (layer.over(image), layer.moved(np.zeros((*size, 2), np.float32)).over(image)):
@@ -200,18 +200,18 @@ def test_layers_of_small_pictures_have_no_names(metadata, size):
 def test_shapes_follow_and_names_stay(metadata):
     labels = np.zeros((300, 400), np.uint8)
     labels[100:200, 100:200] = 1
-    grey = np.full((300, 400, 3), GREY, np.uint8)
+    gray = np.full((300, 400, 3), GRAY, np.uint8)
     layer = Layer.draw(labels, labels.shape, metadata, alpha=0.5)
-    drawn = layer.over(grey)
+    drawn = layer.over(gray)
     motion = np.full((300, 400, 2), (-40, 25), np.float32)
-    moved = layer.moved(motion).over(grey)
+    moved = layer.moved(motion).over(gray)
 
     def box(mask):
         rows, columns = mask.nonzero()
         return rows.min(), rows.max(), columns.min(), columns.max()
 
     def shape(picture):
-        return (picture[..., 0] > GREY + 20) & (picture[..., 1] < GREY - 20)
+        return (picture[..., 0] > GRAY + 20) & (picture[..., 1] < GRAY - 20)
 
     def name(picture):
         return box(picture.max(axis=2) < 60)
@@ -220,7 +220,7 @@ def test_shapes_follow_and_names_stay(metadata):
     np.testing.assert_array_equal(box(shape(moved)), box(shape(drawn)) + shift)
     assert name(moved) == name(drawn)
     # The first layer is as it was.
-    np.testing.assert_array_equal(layer.over(grey), drawn)
+    np.testing.assert_array_equal(layer.over(gray), drawn)
 
 
 def test_layer_that_does_not_move_is_the_same(metadata, scene):

@@ -16,7 +16,7 @@ def points(container):
 
 
 def test_means_and_deviations_stand_at_their_ratios(draw):
-    drawing = draw(snr_curve, {"quantised": QUANTISED}, 90, metric="J&F (%)")
+    drawing = draw(snr_curve, {"quantized": QUANTISED}, 90, metric="J&F (%)")
     drawing.assert_legible()
     axes = drawing.figure.axes[0]
     noisy, clean = axes.containers
@@ -31,19 +31,19 @@ def test_means_and_deviations_stand_at_their_ratios(draw):
 
 
 def test_clean_has_a_tick_of_its_own_at_the_right(draw):
-    axes = draw(snr_curve, {"quantised": QUANTISED}, 90).figure.axes[0]
+    axes = draw(snr_curve, {"quantized": QUANTISED}, 90).figure.axes[0]
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == ["-10", "0", "20", "clean"]
     assert list(axes.get_xticks()) == sorted(axes.get_xticks())
 
 
 def test_every_model_is_in_the_legend_with_its_seeds(draw):
-    models = {"quantised": QUANTISED, "continuous": CONTINUOUS, "failed": {0: [math.nan]}}
+    models = {"quantized": QUANTISED, "continuous": CONTINUOUS, "failed": {0: [math.nan]}}
     models["mixed"] = {0: [1, 2, 3], 5: [1]}
     drawing = draw(snr_curve, models, 90)
     drawing.assert_legible()
     assert drawing.legend == [
-        "quantised (2 seeds)",
+        "quantized (2 seeds)",
         "continuous (1 seed)",
         "failed (no values)",
         "mixed (1–3 seeds)",

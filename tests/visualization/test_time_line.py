@@ -2,15 +2,15 @@ import numpy as np
 import pytest
 from detectron2.data.catalog import Metadata
 
-from qdformer.visualization.time_line import codeword_colours, time_line
+from qdformer.visualization.time_line import codeword_colors, time_line
 
 NAMES = ["background", "dog", "violin", "man_of_a_long_name"]
-COLOURS = [(0, 0, 0), (220, 20, 20), (20, 200, 40), (40, 40, 160)]
+COLORS = [(0, 0, 0), (220, 20, 20), (20, 200, 40), (40, 40, 160)]
 SILENCE = np.log(0.01)
 
 
-def metadata(names=NAMES, colours=COLOURS):
-    return Metadata(name="drawn", stuff_classes=names, stuff_colors=colours)
+def metadata(names=NAMES, colors=COLORS):
+    return Metadata(name="drawn", stuff_classes=names, stuff_colors=colors)
 
 
 def silence(seconds):
@@ -39,14 +39,14 @@ def labels(axis):
     return [label.get_text() for label in axis.get_ticklabels()]
 
 
-def test_classes_stand_in_order_of_appearance_with_colour_and_score(draw):
+def test_classes_stand_in_order_of_appearance_with_color_and_score(draw):
     scores = scores_of(4, dog=[0, 0, 0.5, 1], violin=[0, 0.25, 0, 0], background=[1, 1, 1, 1])
     drawing = draw_scores(draw, scores)
     drawing.assert_legible()
     axes = part(drawing, "what sounds")
     assert labels(axes.yaxis) == ["violin", "dog"]
     cells = axes.images[0].get_array()
-    np.testing.assert_allclose(cells[:, :, :3], np.divide(COLOURS, 255)[[2, 1], None].repeat(4, 1))
+    np.testing.assert_allclose(cells[:, :, :3], np.divide(COLORS, 255)[[2, 1], None].repeat(4, 1))
     np.testing.assert_allclose(cells[:, :, 3], [[0, 0.4, 0, 0], [0, 0, 0.6, 1]], atol=1e-6)
     # The first row is the upper one, and a second is as wide as a second.
     assert axes.images[0].get_extent() == [0, 4, 1.5, -0.5]
@@ -55,7 +55,7 @@ def test_classes_stand_in_order_of_appearance_with_colour_and_score(draw):
 
 def test_classes_show_in_the_picture_where_they_sound(draw):
     drawing = draw_scores(draw, scores_of(10, dog=[0] * 4 + [1] * 2 + [0] * 4))
-    red = (drawing.picture == COLOURS[1]).all(axis=2).nonzero()[1]
+    red = (drawing.picture == COLORS[1]).all(axis=2).nonzero()[1]
     inside = part(drawing, "what sounds").get_window_extent()
     places = (np.array([red.min(), red.max() + 1]) - inside.x0) / inside.width
     np.testing.assert_allclose(places, [0.4, 0.6], atol=0.005)
@@ -75,28 +75,28 @@ def test_nothing_sounds(draw):
     assert "nothing sounds" in drawing.texts
 
 
-def test_codewords_have_their_colour_and_number(draw):
+def test_codewords_have_their_color_and_number(draw):
     codes = np.array([[3, 127], [3, 5], [8, 5]])
     drawing = draw_scores(draw, scores_of(3, dog=1), codes=codes, title="a $video$")
     drawing.assert_legible()
     axes = part(drawing, "codewords")
     assert labels(axes.yaxis) == ["token 0", "token 1"]
-    np.testing.assert_allclose(axes.images[0].get_array(), codeword_colours(codes.T))
+    np.testing.assert_allclose(axes.images[0].get_array(), codeword_colors(codes.T))
     numbers = {text.get_text(): text.get_position() for text in axes.texts}
-    # One number stands in the middle of neighbours that share it.
+    # One number stands in the middle of neighbors that share it.
     assert numbers == {"3": (1, 0), "8": (2.5, 0), "127": (0.5, 1), "5": (2, 1)}
     assert "a $video$" in drawing.texts
 
 
-def test_codewords_keep_their_colours_and_differ(draw):
-    colours = codeword_colours(np.arange(128))
-    assert colours.shape == (128, 3) and colours.min() >= 0 and colours.max() <= 1
-    np.testing.assert_array_equal(codeword_colours(np.array([[7, 100]])), colours[None, [7, 100]])
-    apart = np.abs(colours[:, None] - colours).max(axis=2) + np.eye(128)
+def test_codewords_keep_their_colors_and_differ(draw):
+    colors = codeword_colors(np.arange(128))
+    assert colors.shape == (128, 3) and colors.min() >= 0 and colors.max() <= 1
+    np.testing.assert_array_equal(codeword_colors(np.array([[7, 100]])), colors[None, [7, 100]])
+    apart = np.abs(colors[:, None] - colors).max(axis=2) + np.eye(128)
     assert apart.min() > 0.02
-    # Neighbours are told apart at a glance, and black numbers are legible on all.
+    # Neighbors are told apart at a glance, and black numbers are legible on all.
     assert np.diagonal(apart, 1).min() > 0.2
-    assert (colours @ [0.299, 0.587, 0.114]).min() > 0.35
+    assert (colors @ [0.299, 0.587, 0.114]).min() > 0.35
 
 
 def test_without_codewords_the_part_is_left_out(draw):
@@ -163,11 +163,11 @@ def test_very_many_spans_lose_no_short_sound(draw):
     drawing.assert_legible()
     assert labels(part(drawing, "what sounds").yaxis) == ["dog", "man_of_a_long_name"]
     assert drawing.picture.shape[1] <= 2400
-    for colour in (COLOURS[1], COLOURS[3]):
-        assert (drawing.picture == colour).all(axis=2).any()
+    for color in (COLORS[1], COLORS[3]):
+        assert (drawing.picture == color).all(axis=2).any()
 
 
-def test_neighbouring_spans_in_one_cell_end_where_the_video_ends(draw):
+def test_neighboring_spans_in_one_cell_end_where_the_video_ends(draw):
     drawing = draw_scores(draw, scores_of(3601, dog=1), codes=np.arange(3601)[:, None] % 128)
     for title in ("what sounds", "codewords"):
         axes = part(drawing, title)
@@ -178,9 +178,9 @@ def test_neighbouring_spans_in_one_cell_end_where_the_video_ends(draw):
 
 def test_all_classes_and_the_longest_names(draw):
     names = ["background", *(f"class_{index}-with_a_very_long_name" for index in range(70))]
-    colours = np.random.default_rng(0).integers(0, 256, (71, 3)).tolist()
+    colors = np.random.default_rng(0).integers(0, 256, (71, 3)).tolist()
     spectrogram, scores = silence(100), np.ones((100, 71))
-    of = metadata(names, colours)
+    of = metadata(names, colors)
     drawing = draw(time_line, spectrogram, scores, None, 1.0, of, title="word " * 60)
     drawing.assert_legible()
     assert drawing.picture.shape[1] <= 2450

@@ -7,8 +7,8 @@ from qdformer.visualization.token_map import TokenCloud, embed, token_map
 
 def cloud(names=("man", "guitar", "piano"), each=8, seed=0):
     rng = np.random.default_rng(seed)
-    centres = 5 * rng.normal(size=(len(names), 6))
-    vectors = np.repeat(centres, each, axis=0) + 0.2 * rng.normal(size=(each * len(names), 6))
+    centers = 5 * rng.normal(size=(len(names), 6))
+    vectors = np.repeat(centers, each, axis=0) + 0.2 * rng.normal(size=(each * len(names), 6))
     return TokenCloud(vectors, np.repeat(names, each).tolist(), np.arange(len(vectors)) % 4 == 0)
 
 
@@ -40,7 +40,7 @@ def test_few_vectors(count, channels):
     assert points.shape == (count, 2) and np.isfinite(points).all()
 
 
-def test_shapes_say_the_sources_and_colours_the_class(draw):
+def test_shapes_say_the_sources_and_colors_the_class(draw):
     tokens = cloud()
     mixed = TokenCloud(tokens.vectors, ["guitar+man"] * 24, np.ones(24, bool))
     drawing = draw(token_map, {"mixed": mixed, "decomposed": tokens})

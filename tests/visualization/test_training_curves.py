@@ -30,7 +30,7 @@ def test_values_that_are_not_finite_leave_a_gap(draw):
     assert drawing.legend == ["run (1 seed): 3 at 10"]
 
 
-def test_trainings_keep_their_colour_in_every_panel(draw):
+def test_trainings_keep_their_color_in_every_panel(draw):
     drawing = draw(training_curves, {"loss": LOSS, "mIoU (%)": MIOU}, "Two trainings")
     drawing.assert_legible()
     assert drawing.legend == [
@@ -42,7 +42,7 @@ def test_trainings_keep_their_colour_in_every_panel(draw):
     left, right = drawing.figure.axes
     assert (left.get_ylabel(), right.get_ylabel()) == ("loss", "mIoU (%)")
     assert left.get_xlabel() == right.get_xlabel() == "training iteration"
-    colours = [
+    colors = [
         {
             line.get_label().split()[0]: line.get_color()
             for line in axes.lines
@@ -50,9 +50,9 @@ def test_trainings_keep_their_colour_in_every_panel(draw):
         }
         for axes in (left, right)
     ]
-    assert len(colours[0]) == 2
+    assert len(colors[0]) == 2
     for name in LOSS:
-        np.testing.assert_array_equal(colours[0][name], colours[1][name])
+        np.testing.assert_array_equal(colors[0][name], colors[1][name])
 
 
 def test_seeds_are_drawn_beside_their_mean(draw):

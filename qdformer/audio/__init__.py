@@ -1,0 +1,1 @@
+"""Sound on its way to the network: log-mel examples, separation."""

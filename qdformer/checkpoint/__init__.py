@@ -1,0 +1,1 @@
+"""Checkpoints: weights, metadata, pre-trained sources, conversion."""

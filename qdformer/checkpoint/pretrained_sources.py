@@ -1,0 +1,145 @@
+"""Networks whose weights others publish, and how names there become names here."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+
+import torch
+from detectron2.checkpoint.c2_model_loading import convert_basic_c2_names
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_resnet_backbone
+from torch import nn
+
+from qdformer.modeling.backbone import STRIDES, TimmBackbone
+from qdformer.modeling.vggish import VGGish
+
+Rules = dict[str, str | Callable[[re.Match], str]]
+
+
+@dataclass(frozen=True)
+class PretrainedSource:
+    """One network as one publisher names its weights.
+
+    Attributes:
+        model: the network's name here.
+        publisher: the publisher's name.
+        build: makes the network.
+        rename: from a file's names to {name in the network: name in the file}.
+        prefix: of the network's names in the whole model.
+        key: of the config, which takes a file of the weights.
+        fills: endings of names that a file may lack, and the value that they have then.
+    """
+
+    model: str
+    publisher: str
+    build: Callable[[], nn.Module]
+    rename: Callable[[list[str]], dict[str, str]]
+    prefix: str = "backbone."
+    key: str = "MODEL.WEIGHTS"
+    fills: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.model} ({self.publisher})"
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names in the whole model of all weights that a file must have, and their shapes."""
+        # The counters of batch normalization are of no use to one with a momentum.
+        return {
+            self.prefix + name: tuple(value.shape)
+            for name, value in _outline(self.build).state_dict().items()
+            if not name.endswith("num_batches_tracked")
+        }
+
+    def names(self, names: list[str]) -> dict[str, str]:
+        """{name in the whole model: name in the file}, also of what no model has."""
+        network, renamed = _outline(self.build), self.rename(names)
+        if isinstance(network, TimmBackbone):
+            renamed = network.rename_weights(renamed)
+        return {self.prefix + name: old for name, old in renamed.items()}
+
+
+@cache
+def _outline(build: Callable[[], nn.Module]) -> nn.Module:
+    with torch.device("meta"):
+        return build()
+
+
+def _resnet50() -> nn.Module:
+    cfg = get_cfg()
+    cfg.merge_from_list(["MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.OUT_FEATURES", [*STRIDES]])
+    return build_resnet_backbone(cfg, ShapeSpec(channels=3))
+
+
+def _timm(name: str) -> Callable[[], nn.Module]:
+    return partial(TimmBackbone, name=name, out_features=[*STRIDES], drop_path_rate=0.0)
+
+
+def _by_rules(names: list[str], rules: Rules) -> dict[str, str]:
+    renamed = {}
+    for old in names:
+        name = old
+        for pattern, replacement in rules.items():
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = old
+    return renamed
+
+
+def _caffe2(names: list[str]) -> dict[str, str]:
+    # Detectron2 gives a group normalization the names of a batch normalization.
+    names = [name for name in names if "_gn_" not in name]
+    return dict(zip(convert_basic_c2_names(names), names, strict=True))
+
+
+def _swin(names: list[str]) -> dict[str, str]:
+    # Microsoft's and timm's former layout merge patches at the end of a stage, timm's now at the
+    # beginning of the next one.
+    shift = int("layers.0.downsample.reduction.weight" in names)
+    rules: Rules = {r"^layers\.(\d)\.d": lambda stage: f"layers.{int(stage[1]) + shift}.d"}
+    return _by_rules(names, rules)
+
+
+_TORCHVISION: Rules = {
+    r"^(conv|bn)1\.": r"stem.\g<0>",
+    r"^layer(\d)\.": lambda stage: f"res{int(stage[1]) + 1}.",
+    r"\.bn(\d)\.": r".conv\1.norm.",
+    r"\.downsample\.0\.": ".shortcut.",
+    r"\.downsample\.1\.": ".shortcut.norm.",
+}
+_PVT: Rules = {
+    r"^patch_embed1\.": "patch_embed.",
+    r"^patch_embed(\d)\.": lambda stage: f"stages.{int(stage[1]) - 1}.downsample.",
+    r"^block(\d)\.": lambda stage: f"stages.{int(stage[1]) - 1}.blocks.",
+    r"^norm(\d)\.": lambda stage: f"stages.{int(stage[1]) - 1}.norm.",
+    r"\.dwconv\.dwconv\.": ".dwconv.",
+}
+_torchvision = partial(_by_rules, rules=_TORCHVISION)
+_pvt = partial(_by_rules, rules=_PVT)
+
+MSRA = PretrainedSource(
+    model="r50",
+    publisher="Detectron2's MSRA pickle",
+    build=_resnet50,
+    rename=_caffe2,
+    # Where the statistics are part of weight and bias. 1e-5 is what normalizing adds.
+    fills={".running_mean": 0.0, ".running_var": 1 - 1e-5},
+)
+"""Takes frames in BGR, less the mean, and has its strides in the convolutions of 1 x 1."""
+
+PRETRAINED_SOURCES = (
+    PretrainedSource("r50", "torchvision", _resnet50, _torchvision),
+    MSRA,
+    PretrainedSource("swin_t", "Microsoft or timm", _timm("swin_tiny_patch4_window7_224"), _swin),
+    PretrainedSource("pvt_v2_b2", "official or timm", _timm("pvt_v2_b2"), _pvt),
+    PretrainedSource("pvt_v2_b5", "official or timm", _timm("pvt_v2_b5"), _pvt),
+    PretrainedSource(
+        model="vggish",
+        publisher="torchvggish",
+        build=VGGish,
+        rename=partial(_by_rules, rules={}),
+        prefix="",
+        key="MODEL.AUDIO.WEIGHTS",
+    ),
+)
+"""All that are known."""

@@ -1,0 +1,90 @@
+"""Train and evaluate QDFormer, with all of Detectron2's flags.
+
+train_net.py --config-file configs/qdformer_swin_t.yaml [--eval-only] [--resume] [KEY VALUE ...]
+"""
+
+import argparse
+import multiprocessing
+import os
+import signal
+import sys
+
+from detectron2.engine import default_argument_parser, launch
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
+
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
+from qdformer.checkpoint.metadata import run_metadata
+from qdformer.commands import runner
+from qdformer.engine.setup import setup
+from qdformer.engine.trainer import Trainer
+from qdformer.errors import InputError, is_input_error, one_line_message
+from qdformer.modeling.inference_fusion import fuse_for_inference
+
+
+def train(args: argparse.Namespace) -> dict | None:
+    """Train or evaluate; run in every process.
+
+    Returns:
+        The metrics of the last evaluation.
+    """
+    runner.import_extensions(args.imports)
+    cfg = setup(args)
+    if args.eval_only:
+        model = Trainer.build_model(cfg)
+        checkpointer = AVSCheckpointer(
+            model,
+            cfg.OUTPUT_DIR,
+            complete=True,
+            description=run_metadata(cfg, cfg.DATASETS.TEST[0]),
+        )
+        checkpointer.resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+        if cfg.MODEL.QDFORMER.FAST_INFERENCE:
+            fuse_for_inference(model)
+        return Trainer.test(cfg, model)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def stop_children(number: int, _frame) -> None:
+    """Hand a signal on to the processes that train, which save and stop."""
+    for child in multiprocessing.active_children():
+        os.kill(child.pid, number)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Detectron2's command line, and ``--import``."""
+    result = default_argument_parser(epilog=__doc__)
+    runner.add_import_flag(result)
+    return result
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line, in as many processes as it asks for.
+
+    Args:
+        argv: None for the process's own.
+    """
+    arguments = parser().parse_args(argv)
+    if arguments.num_gpus > 1:
+        signal.signal(signal.SIGTERM, stop_children)
+    try:
+        launch(
+            train,
+            arguments.num_gpus,
+            num_machines=arguments.num_machines,
+            machine_rank=arguments.machine_rank,
+            dist_url=arguments.dist_url,
+            args=(arguments,),
+        )
+    except ProcessExitedException as error:
+        sys.exit(error.exit_code)
+    except (InputError, ProcessRaisedException) as error:
+        # With several GPUs the error of one process arrives as the text of its traceback.
+        if not is_input_error(error):
+            raise
+        sys.exit(f"train_net: {one_line_message(error)}")
+
+
+if __name__ == "__main__":
+    main()

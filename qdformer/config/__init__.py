@@ -1,0 +1,1 @@
+"""Config keys, loading and validation."""

@@ -1,0 +1,118 @@
+"""Config files and command lines into configs, whatever they hold."""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from qdformer.config.defaults import add_qdformer_config
+from qdformer.errors import InputError
+
+LARGEST_CONFIG = 100_000  # values
+
+
+def load_config(config_file: str, overrides: list[str]) -> CfgNode:
+    """Read a config file and what the command line changes.
+
+    Args:
+        config_file: a yaml, or the name of one that comes with the package; "" for none.
+        overrides: keys and values in turn.
+
+    Raises:
+        InputError: no such file, no such key, or a value of another type.
+    """
+    cfg = get_cfg()
+    add_qdformer_config(cfg)
+    config_file = find_config(config_file)
+    if config_file:
+        with _config_errors(config_file):
+            _check_chain(Path(config_file))
+            cfg.merge_from_file(config_file, allow_unsafe=False)
+    override(cfg, overrides)
+    return cfg
+
+
+def find_config(name: str) -> str:
+    """A config file as it is named, or else the one of that file name that comes with the package.
+
+    In a wheel these lie in the package, in a checkout beside it.
+    """
+    package = Path(__file__).parents[1]
+    for folder in (package / "configs", package.parent / "configs"):
+        shipped = folder / Path(name).name
+        if name and not Path(name).exists() and shipped.is_file():
+            return str(shipped)
+    return name
+
+
+def override(cfg: CfgNode, overrides: list[str]) -> None:
+    """Change a config in place.
+
+    Args:
+        cfg: not frozen.
+        overrides: keys and values in turn.
+
+    Raises:
+        InputError: no such key, or a value of another type.
+    """
+    with _config_errors("the command line"):
+        cfg.merge_from_list(overrides)
+
+
+@contextmanager
+def _config_errors(where: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OSError,
+            RecursionError, yaml.YAMLError) as error:  # fmt: skip
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"{where}: {reason}; qdformer/config/defaults.py lists QDFormer's keys"
+        ) from error
+
+
+def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
+    """Refuse what would not end: configs that are based on themselves, aliases of aliases."""
+    if not config_file.is_file():
+        name = f"{based_on_it[-1]}: its _BASE_ {config_file}" if based_on_it else f"{config_file}"
+        raise InputError(f"{name}: no such config file; see configs/ for those that exist")
+    if config_file in based_on_it:
+        raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
+    content = yaml.safe_load(config_file.read_text())
+    check_written_out(content, str(config_file))
+    bases = content.get("_BASE_", []) if isinstance(content, dict) else []
+    for base in [bases] if isinstance(bases, str) else bases:
+        _check_chain(config_file.parent / Path(base).expanduser(), (*based_on_it, config_file))
+
+
+def check_written_out(content: Any, name: str) -> None:
+    """Refuse a yaml of few lines that stands for more values than memory holds.
+
+    Args:
+        content: as the yaml was read.
+        name: of the yaml.
+
+    Raises:
+        InputError: it stands for more than ``LARGEST_CONFIG``.
+    """
+    if _written_out(content, {}) > LARGEST_CONFIG:
+        raise InputError(
+            f"{name}: stands for more than {LARGEST_CONFIG} values, because its aliases (*name) "
+            "multiply; write out what they stand for"
+        )
+
+
+def _written_out(value: Any, known: dict[int, float]) -> float:
+    """How many values a yaml's content has when its aliases are written out."""
+    if id(value) not in known:
+        known[id(value)] = math.inf  # for what contains itself
+        parts = value.values() if isinstance(value, dict) else value
+        nested = parts if isinstance(value, (dict, list)) else ()
+        known[id(value)] = 1 + sum(_written_out(part, known) for part in nested)
+    return known[id(value)]

@@ -1,0 +1,80 @@
+"""The 71 classes of AVSBench-semantic, and the colors that stand for class indices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qdformer.errors import InputError
+from qdformer.io.run_lengths import read_annotations
+
+BACKGROUND = "background"
+
+_NAMES = """
+background accordion airplane axe baby bassoon bell bird boat boy bus car cat cello clarinet
+clipper clock dog donkey drum duck elephant emergency-car erhu flute frying-food girl goose
+guitar gun guzheng hair-dryer handpan harmonica harp helicopter hen horse keyboard leopard
+lion man marimba missile-rocket motorcycle mower parrot piano pig pipa saw saxophone sheep
+sitar sorna squirrel tabla tank tiger tractor train trombone truck trumpet tuba ukulele utv
+vacuum-cleaner violin wolf woman
+"""
+# The order is that of the released label2idx.json: a name's place is its index.
+AVSS_CLASSES = tuple(_NAMES.split())
+
+
+def class_palette(num_classes: int) -> np.ndarray:
+    """The colors of the PASCAL VOC rule, which AVSBench's color masks follow.
+
+    Bits 0, 3 and 6 of the index are the top bits of red, from the highest down; bits 1, 4 and 7
+    those of green, bits 2 and 5 those of blue.
+
+    Returns:
+        (num_classes, 3) uint8 RGB; index 0 is black. Distinct up to 256 classes.
+    """
+    bits = np.arange(num_classes)[:, None] >> np.arange(3)  # (num_classes, 3): R, G, B
+    return sum(((bits >> 3 * i) & 1) << (7 - i) for i in range(3)).astype(np.uint8)
+
+
+def read_classes(path: str | Path) -> tuple[str, ...]:
+    """Reads a ``label2idx.json``, an object of class names and indices, or COCO's categories.
+
+    Returns:
+        the names in the order of their indices; the first is the background.
+
+    Raises:
+        InputError: the file is missing or no JSON, or its indices are not 0 (background), 1, 2, ...
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            f"{path}: no such file; it must give every class name its index, background 0."
+        )
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        indices = json.loads(text, object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error}); restore the file.") from error
+    if isinstance(indices, dict) and isinstance(indices.get("categories"), list):
+        names, _ = read_annotations(path)
+        return (BACKGROUND, *names)
+    if (
+        not isinstance(indices, dict)
+        or not all(type(index) in (int, str) for index in indices.values())
+        or sorted(map(str, indices.values())) != sorted(map(str, range(len(indices))))
+        or indices.get(BACKGROUND) != 0
+        or len(indices) > 255
+    ):
+        raise InputError(
+            f"{path}: must be an object that numbers at most 255 class names 0, 1, 2, ... with "
+            f'"{BACKGROUND}" as 0; found {text[:80]!r}.'
+        )
+    return tuple(sorted(indices, key=lambda name: int(indices[name])))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)[:80]!r} is there twice")
+    return dict(pairs)

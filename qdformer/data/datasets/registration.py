@@ -1,0 +1,110 @@
+"""Data sets of clips by name: what each must say of itself, checked before a run starts."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from qdformer.data.datasets.classes import BACKGROUND, class_palette
+from qdformer.errors import InputError
+from qdformer.io.image import IGNORE_LABEL
+
+RECORD_KEYS = {
+    "video_id": "the clip's name, of no other clip",
+    "file_names": "T paths of its frames",
+    "sem_seg_file_names": "T paths of label maps, None where a frame is not annotated",
+    "label_format": "how label maps are read: binary, index or palette",
+    "audio_file_name": "the path of its sound",
+    "height": "of the frames, pixels",
+    "width": "of the frames, pixels",
+}
+"""What each clip of a data set is described by; T is its number of frames."""
+
+
+def register_avs_dataset(
+    name: str,
+    records: Sequence[dict[str, Any]] | Callable[[], Sequence[dict[str, Any]]],
+    classes: Sequence[str],
+    **metadata: Any,
+) -> None:
+    """Register a data set of one's own in Detectron2's catalogs, to train or test on.
+
+    Args:
+        name: a new one.
+        records: one dict a clip with the keys of ``RECORD_KEYS``, or a function that makes them
+            when they are needed.
+        classes: names of the classes without background, which is 0 in the label maps; the k-th of
+            them is k.
+        metadata: more of it, see :func:`complete_metadata` for what is filled in.
+
+    Raises:
+        InputError: the name is taken, or two classes have one name.
+    """
+    if name in DatasetCatalog.list():
+        raise InputError(f"data set {name!r} is registered already; choose another name")
+    names = [BACKGROUND, *classes]
+    if len(set(names)) < len(names) or len(names) < 2:
+        raise InputError(
+            f"data set {name!r} has the classes {', '.join(classes) or 'none'}; give at least one "
+            f"and each once, without {BACKGROUND!r}"
+        )
+    DatasetCatalog.register(name, records if callable(records) else lambda: list(records))
+    MetadataCatalog.get(name).set(stuff_classes=names, **metadata)
+    complete_metadata(name)
+
+
+def complete_metadata(name: str) -> None:
+    """Give a data set that names its classes whatever else its metadata leave open.
+
+    Colors are AVSBench's palette, pixels of the label 255 are not counted, and the evaluator is
+    that of AVS-Object for a single class and that of AVS-Semantic for more.
+
+    Args:
+        name: of a registered data set.
+
+    Raises:
+        InputError: ``stuff_classes`` is missing, or ``stuff_colors`` of another number.
+    """
+    metadata = MetadataCatalog.get(name)
+    classes = metadata.get("stuff_classes", ())
+    if len(classes) < 2:
+        raise InputError(
+            f"data set {name!r} has no classes to segment; its metadata must have stuff_classes, "
+            "background first"
+        )
+    defaults = {
+        "stuff_colors": [tuple(color) for color in class_palette(len(classes)).tolist()],
+        "ignore_label": IGNORE_LABEL,
+        "evaluator_type": "avs_object" if len(classes) == 2 else "avs_semantic",
+    }
+    metadata.set(**{key: value for key, value in defaults.items() if metadata.get(key) is None})
+    if len(metadata.stuff_colors) != len(classes):
+        raise InputError(
+            f"data set {name!r} has {len(metadata.stuff_colors)} stuff_colors and {len(classes)} "
+            "stuff_classes; give as many, or none for AVSBench's palette"
+        )
+
+
+def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
+    """Refuse clips that are not described by all of ``RECORD_KEYS``.
+
+    Args:
+        name: of the data set.
+        records: its clips.
+
+    Raises:
+        InputError: names the clip, the key and what it should be.
+    """
+    for index, record in enumerate(records):
+        for key, meaning in RECORD_KEYS.items():
+            if key not in record:
+                raise InputError(
+                    f"data set {name!r}: its clip {record.get('video_id', index)} has no {key} "
+                    f"({meaning}); a clip has {', '.join(RECORD_KEYS)}"
+                )
+        frames, labels = len(record["file_names"]), len(record["sem_seg_file_names"])
+        if not frames or labels != frames:
+            raise InputError(
+                f"data set {name!r}: its clip {record['video_id']} has {frames} file_names and "
+                f"{labels} sem_seg_file_names; give as many, with None where a frame has no mask"
+            )

@@ -1,0 +1,1 @@
+"""Containers with pictures and sound: read, sampled, written."""

@@ -1,0 +1,245 @@
+"""Pictures and sound of video files, which may come from anywhere.
+
+Neither headers nor times are believed; what cannot be decoded is passed over.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import BinaryIO
+
+import av
+import cv2
+import numpy as np
+from av.container import InputContainer
+from av.sidedata.sidedata import Type as SideData
+from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
+
+from qdformer.errors import InputError
+from qdformer.video.audio_track import SoundTrack
+from qdformer.video.media_source import FORMATS, MediaSource
+
+MAX_SECONDS = 24 * 3600
+"""The longest video that is read; times beyond it are those of a damaged file."""
+
+_UNTAGGED = 2  # the color space of pictures that do not say theirs
+_USUAL_RATE, _HIGHEST_RATE = Fraction(25), 1000
+_LARGEST_ASPECT = 20
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a video and when it is shown.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB, upright as players show it.
+        pts: units of ``VideoFile.time_base`` from the first picture on, strictly ascending from 0.
+        time: seconds from the first picture on.
+        duration: how long the file says that it is shown, in the units of ``pts``; 0 where it does
+            not say.
+    """
+
+    image: np.ndarray
+    pts: int
+    time: float
+    duration: int = 0
+
+
+class VideoFile:
+    """An mp4, mov, mkv, webm, avi or gif file.
+
+    Attributes:
+        name: for messages, the path or "the file".
+        height, width: pixels of its pictures as they are shown.
+        time_base: seconds of a unit of time.
+        rate: pictures a second, on average.
+        aspect: width of a pixel over its height, as it is shown.
+        start: seconds of the first picture in the file's own clock.
+        duration: seconds that the file claims to last, None where it does not.
+        num_sound_tracks: how many tracks of sound there are to choose from.
+    """
+
+    def __init__(self, source: str | os.PathLike | BinaryIO, sound_track: int = 0) -> None:
+        """Opens the file and decodes its first picture.
+
+        Args:
+            source: a path, or a file object that can seek and stays open.
+            sound_track: which of the tracks of sound is read, from 0 on.
+
+        Raises:
+            InputError: the file is missing, empty, of another format or too large, has no picture
+                that can be decoded or no such track of sound.
+        """
+        self.media = MediaSource(source)
+        self.name, self.sound_track = self.media.name, sound_track
+        try:
+            with self.media.opened() as container:
+                self._read_header(container)
+            self._read_first_picture()
+        except InputError:
+            raise
+        except Exception as error:
+            raise self.media.undecodable(error) from error
+
+    def pictures(self) -> Iterator[Picture]:
+        """All pictures, one at a time.
+
+        Any number of these iterators may be used side by side. Packets that cannot be decoded are
+        passed over, and so are pictures whose time does not go on; how many is logged once.
+
+        Raises:
+            InputError: the file lasts more than ``MAX_SECONDS``, or is no longer there.
+        """
+        to_rgb = VideoReformatter()
+        for pts, frame in self._frames():
+            yield self._picture(pts, frame, to_rgb)
+
+    def sampled(self, every: float) -> Iterator[Picture]:
+        """One picture for each ``every`` seconds, without a conversion of those in between.
+
+        Args:
+            every: seconds of a span, positive.
+
+        Yields:
+            As item k the picture that is shown in the middle of [k * every, (k + 1) * every), for
+            each span that begins a millisecond or more before the last picture's end. Where that
+            end comes before the middle it is the last picture.
+
+        Raises:
+            InputError: as :meth:`pictures`.
+        """
+        assert every > 0, every
+        to_rgb, taken, span, pts = VideoReformatter(), None, 0, 0
+        shown = None
+        for pts, frame in self._frames():
+            while (span + 0.5) * every < pts * self.time_base:
+                taken = taken or self._picture(*shown, to_rgb)
+                yield taken
+                span += 1
+            shown, taken = (pts, frame), None
+        if shown is None:
+            return
+        end = float(pts * self.time_base + self.shown_for(shown[1].duration))
+        while span == 0 or span * every < end - 1e-3:
+            taken = taken or self._picture(*shown, to_rgb)
+            yield taken
+            span += 1
+
+    def shown_for(self, duration: int | None) -> Fraction:
+        """Seconds of a duration in units of time; those of the rate where it is no credible one."""
+        seconds = (duration or 0) * self.time_base
+        return seconds if 0 < seconds <= MAX_SECONDS else 1 / self.rate
+
+    def sound(self) -> SoundTrack:
+        """The chosen track from its beginning; silence where the file has none."""
+        return SoundTrack(self.sound_frames(), self.start)
+
+    def sound_stream(self, container: InputContainer) -> av.AudioStream | None:
+        """The chosen track in an opened file; None where there is none that FFmpeg knows."""
+        for stream in container.streams.audio[self.sound_track :]:
+            return stream if stream.codec_context is not None else None
+        return None
+
+    def _read_header(self, container: InputContainer) -> None:
+        stream = self._picture_stream(container)
+        self.num_sound_tracks = len(container.streams.audio)
+        if not 0 <= self.sound_track < max(1, self.num_sound_tracks):
+            raise InputError(
+                f"{self.name}: track {self.sound_track} of its sound was asked for, and it has "
+                f"{self.num_sound_tracks}; choose one of them, counted from 0."
+            )
+        self.time_base, rate = stream.time_base, stream.average_rate or stream.guessed_rate
+        if not self.time_base or self.time_base < 0:
+            raise ValueError("its unit of time is 0")
+        self.rate = rate if rate and 0 < rate <= _HIGHEST_RATE else _USUAL_RATE
+        aspect = (stream.sample_aspect_ratio or Fraction(1)).limit_denominator(1000)
+        plausible = 1 / _LARGEST_ASPECT <= aspect <= _LARGEST_ASPECT
+        self.aspect = aspect if plausible else Fraction(1)
+        seconds = (stream.duration or 0) * self.time_base or Fraction(
+            container.duration or 0, 10**6
+        )
+        self.duration = float(seconds) if seconds > 0 else None
+
+    def _read_first_picture(self) -> None:
+        self._first, self.height, self.width = 0, None, None
+        for first, frame in self._frames():
+            # Only of the first: a frame whose side data has been looked at outlives its last use.
+            self._turn = _matrix(frame)
+            image = self._picture(first, frame, VideoReformatter()).image
+            self.height, self.width = image.shape[:2]
+            self._first, self.start = first, first * self.time_base
+            if self._turn[0]:
+                self.aspect = 1 / self.aspect
+            return
+        raise InputError(f"{self.name}: no picture in it can be decoded; give {FORMATS}.")
+
+    def _picture_stream(self, container: InputContainer) -> av.VideoStream:
+        for stream in container.streams.video:
+            # A song's cover is no video.
+            if stream.codec_context is not None and not (
+                stream.disposition & Disposition.attached_pic
+            ):
+                return stream
+        raise InputError(f"{self.name}: has no pictures that can be decoded; give {FORMATS}.")
+
+    def _frames(self) -> Iterator[tuple[int, av.VideoFrame]]:
+        """Pts from the first picture on, and pictures that are not converted yet."""
+        step = max(1, round(1 / (self.rate * self.time_base)))
+        last = None
+        with self.media.opened() as container:
+            for frame in self.media.decoded(container, self._picture_stream(container), "pictures"):
+                pts = frame.pts
+                if pts is None:
+                    pts = self._first if last is None else last + step
+                if last is not None and pts <= last:
+                    continue
+                last = pts
+                if (pts - self._first) * self.time_base > MAX_SECONDS:
+                    raise InputError(
+                        f"{self.name}: lasts more than {MAX_SECONDS // 3600} hours; cut it."
+                    )
+                yield pts - self._first, frame
+
+    def sound_frames(self) -> Iterator[av.AudioFrame]:
+        """What the chosen track decodes to, at times of the file's own clock."""
+        with self.media.opened() as container:
+            stream = self.sound_stream(container)
+            if stream is not None:
+                for frame in self.media.decoded(container, stream, "sound"):
+                    frame.time_base = stream.time_base  # the last ones have none
+                    yield frame
+
+    def _picture(self, pts: int, frame: av.VideoFrame, to_rgb: VideoReformatter) -> Picture:
+        try:
+            image = to_rgb.reformat(frame, format="rgb24").to_ndarray()
+        except av.FFmpegError:
+            image = self._untagged(frame, to_rgb)
+        turned, down, left = self._turn
+        image = cv2.transpose(image) if turned else image
+        if down or left:
+            image = cv2.flip(image, -1 if down and left else 1 if left else 0)
+        if self.height and image.shape[:2] != (self.height, self.width):
+            image = cv2.resize(image, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        return Picture(image, pts, float(pts * self.time_base), frame.duration or 0)
+
+    def _untagged(self, frame: av.VideoFrame, to_rgb: VideoReformatter) -> np.ndarray:
+        frame.colorspace = _UNTAGGED
+        try:
+            return to_rgb.reformat(frame, format="rgb24").to_ndarray()
+        except Exception as error:
+            raise self.media.undecodable(error) from error
+
+
+def _matrix(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
+    """Whether rows and columns change places, then whether down is up and right is left."""
+    matrix = frame.side_data.get(SideData.DISPLAYMATRIX)
+    if matrix is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(matrix, np.int32, 5).tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        return True, b < 0, c < 0
+    return False, d < 0, a < 0

@@ -1,0 +1,57 @@
+import pytest
+from detectron2.data import MetadataCatalog
+
+from qdformer.data.datasets.registration import RECORD_KEYS, check_records, complete_metadata
+from qdformer.errors import InputError
+
+
+def record(**changes):
+    values = dict.fromkeys(RECORD_KEYS, "x") | {"file_names": ["a"], "sem_seg_file_names": [None]}
+    return values | changes
+
+
+@pytest.mark.parametrize(
+    ("classes", "evaluator"),
+    [(["background", "object"], "avs_object"), (["background", "cat", "dog"], "avs_semantic")],
+)
+def test_classes_alone_are_enough(classes, evaluator):
+    name = f"contract_{len(classes)}"
+    MetadataCatalog.get(name).set(stuff_classes=classes)
+    complete_metadata(name)
+    metadata = MetadataCatalog.get(name)
+    assert (metadata.ignore_label, metadata.evaluator_type) == (255, evaluator)
+    assert metadata.stuff_colors[:2] == [(0, 0, 0), (128, 0, 0)]
+    assert len(metadata.stuff_colors) == len(classes)
+    complete_metadata(name)  # what is there stays
+
+
+def test_what_is_given_is_kept():
+    given = {"stuff_colors": [(1, 2, 3), (4, 5, 6)], "ignore_label": 7, "evaluator_type": "mine"}
+    MetadataCatalog.get("contract_own").set(stuff_classes=["background", "cat"], **given)
+    complete_metadata("contract_own")
+    assert {key: MetadataCatalog.get("contract_own").get(key) for key in given} == given
+
+
+def test_metadata_that_cannot_be_completed():
+    with pytest.raises(InputError, match="contract_none.*stuff_classes"):
+        complete_metadata("contract_none")
+    MetadataCatalog.get("contract_odd").set(
+        stuff_classes=["background", "cat"], stuff_colors=[(0,)]
+    )
+    with pytest.raises(InputError, match="1 stuff_colors and 2"):
+        complete_metadata("contract_odd")
+
+
+@pytest.mark.parametrize("key", RECORD_KEYS)
+def test_a_missing_key_is_named_with_its_clip(key):
+    broken = record()
+    del broken[key]
+    with pytest.raises(InputError, match=f"'mine'.* no {key}"):
+        check_records("mine", [record(), broken])
+
+
+def test_as_many_label_maps_as_frames():
+    check_records("mine", [record()])
+    for changes in ({"sem_seg_file_names": []}, {"file_names": [], "sem_seg_file_names": []}):
+        with pytest.raises(InputError, match="sem_seg_file_names"):
+            check_records("mine", [record(**changes)])
