@@ -1,0 +1,77 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+
+from qdformer.errors import InputError
+from qdformer.io.run_lengths import FrameAnnotation, read_annotations
+
+
+def label_map(segmentation, size=(9, 14)):
+    return FrameAnnotation("masks.json", "a.png", size, ((3, segmentation),)).label_map()
+
+
+@pytest.mark.parametrize("density", [0, 0.03, 0.5, 0.97, 1])
+def test_run_lengths_are_read_as_pycocotools_writes_them(density):
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        size = tuple(rng.integers(1, 90, 2).tolist())
+        mask = rng.random(size) < density
+        written = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        for counts in (written["counts"], written["counts"].decode()):
+            found = label_map({"size": list(size), "counts": counts}, size)
+            np.testing.assert_array_equal(found, np.where(mask, 3, 0))
+
+
+def test_numbers_and_polygons():
+    rows, columns = np.mgrid[:9, :14]
+    np.testing.assert_array_equal(label_map({"size": [9, 14], "counts": [9, 18, 99]}),
+                                  np.where((columns == 1) | (columns == 2), 3, 0))  # fmt: skip
+    inside = (2 <= columns) & (columns <= 6) & (1 <= rows) & (rows <= 4)
+    found = label_map([[2, 1, 6, 1, 6, 4, 2, 4]])
+    np.testing.assert_array_equal(found, np.where(inside, 3, 0))
+
+
+def test_the_last_object_lies_above_the_others():
+    runs = {"size": [1, 3], "counts": [0, 2, 1]}
+    both = FrameAnnotation("m.json", "a.png", (1, 3), ((1, runs), (2, {**runs, "counts": [1, 2]})))
+    assert both.label_map().tolist() == [[1, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        {"size": [14, 9], "counts": [126]},
+        {"size": [9, 14], "counts": [125]},
+        {"size": [9, 14], "counts": [200, -74]},
+        {"size": [9, 14], "counts": "\x01"},
+        {"size": [9, 14], "counts": "oooooooooooooo"},
+        {"size": [9, 14]},
+        {"counts": [126]},
+        [[1, 2, 3]],
+        [["a", "b"]],
+        17,
+    ],
+)
+def test_what_is_no_segmentation_is_refused(segmentation):
+    with pytest.raises(InputError, match=r"masks.json \(a.png\): the segmentation of an object"):
+        label_map(segmentation)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"images": 1}', '{"images": [1]}'])
+def test_what_is_not_cocos_json_is_refused(tmp_path, content):
+    path = tmp_path / "a.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match="a.json: is not COCO's JSON"):
+        read_annotations(path)
+
+
+def test_a_file_that_changed_is_read_again(tmp_path):
+    path = tmp_path / "a.json"
+    for name in ("dog", "cat"):
+        path.write_text(json.dumps({"images": [], "annotations": [],
+                                    "categories": [{"id": 1, "name": name}]}))  # fmt: skip
+        os.utime(path, ns=(len(name), ord(name[0])))
+        assert read_annotations(path)[0] == (name,)
