@@ -1,6 +1,6 @@
 # make demo     composes data, trains a small QDFormer on it, evaluates it and shows what it sees
 # make test     runs the tests
-# make lint     checks style and format
+# make lint     checks style, format and types
 # make install  sets up .venv, which the three above do by themselves, once
 #
 # With PYTHON=/path/to/python they run in that environment and install nothing.
@@ -26,15 +26,16 @@ demo: $(READY)
 	@$(PY) qdformer/dependencies.py
 	@$(PY) projects/QDFormer/quickstart.py
 
-test: export OMP_NUM_THREADS := 2
+test: export OMP_NUM_THREADS := 1
 test: $(READY)
-	@$(PY) qdformer/dependencies.py pytest hypothesis
-	@$(PY) -m pytest --quiet tests
+	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist
+	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope tests
 
 lint: $(READY)
-	@$(PY) qdformer/dependencies.py ruff
+	@$(PY) qdformer/dependencies.py ruff mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
 
 install: $(READY)
 

@@ -10,6 +10,7 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 _COMPILED = "detectron2._C"
 
@@ -29,7 +30,7 @@ def prepare_detectron2() -> None:
     if not hasattr(PIL.Image, "LINEAR") and _matches(
         spec, "data/transforms/transform.py", r"\bImage\.LINEAR\b"
     ):
-        PIL.Image.LINEAR = PIL.Image.BILINEAR
+        PIL.Image.LINEAR = PIL.Image.BILINEAR  # type: ignore[attr-defined]
     if (
         _COMPILED not in sys.modules
         and PathFinder.find_spec(_COMPILED, spec.submodule_search_locations) is None
@@ -49,7 +50,7 @@ def _matches(spec: ModuleSpec, file: str, pattern: str) -> bool:
 
 def _operators_left_out() -> ModuleType:
     """A module without operators that answers what Detectron2's environment report asks of it."""
-    module = ModuleType(_COMPILED, "Stands where Detectron2's compiled operators would be.")
+    module: Any = ModuleType(_COMPILED, "Stands where Detectron2's compiled operators would be.")
     module.get_compiler_version = lambda: "none: pure Python installation"
     module.get_cuda_version = lambda: "none: pure Python installation"
     module.has_cuda = lambda: False

@@ -31,7 +31,8 @@ def check_dependencies(tools: Sequence[str] = ()) -> None:
     """Checks that every dependency is installed and new enough, importing none of them.
 
     Args:
-        tools: modules that are needed besides, each named like its distribution.
+        tools: distributions that are needed besides, whose modules have their names, but for a
+            plugin's ``pytest-``.
 
     Raises:
         ImportError: one sentence that names everything missing or too old and how to install it.
@@ -45,7 +46,8 @@ def check_dependencies(tools: Sequence[str] = ()) -> None:
         if found is None or _release(found) < _release(minimum):
             problems.append(f"{name} is {'missing' if found is None else found}")
             packages.append(f'"{name}>={minimum}"')
-    for module, package in {"cv2": OPENCV, **{tool: tool for tool in tools}}.items():
+    modules = {tool.removeprefix("pytest-"): tool for tool in tools}
+    for module, package in {"cv2": OPENCV, **modules}.items():
         if find_spec(module) is None:
             problems.append(f"{module} is missing")
             packages.append(package)
@@ -53,12 +55,18 @@ def check_dependencies(tools: Sequence[str] = ()) -> None:
         remedies.append(f"`pip install {' '.join(packages)}`")
     if find_spec("detectron2") is None:
         problems.append("detectron2 is missing")
-        remedies.append("`python install/detectron2_wheel.py` in QDFormer's checkout")
+        remedies.append(f"`python {_detectron2_installer()}`")
     if problems:
         raise ImportError(
             f"QDFormer cannot run in {sys.prefix}, because {', '.join(problems)}: "
             f"use {' and '.join(remedies)}."
         )
+
+
+def _detectron2_installer() -> str:
+    """What Python runs to install Detectron2: a script of the checkout or a module of the wheel."""
+    script = Path(__file__).resolve().parents[1] / "install" / "detectron2_wheel.py"
+    return str(script) if script.is_file() else "-m qdformer_install.detectron2_wheel"
 
 
 def _installed(name: str) -> str | None:
@@ -70,7 +78,8 @@ def _installed(name: str) -> str | None:
 
 def _release(text: str) -> tuple[int, ...]:
     """The numbers a version starts with, so that 0.10 is newer than 0.9."""
-    return tuple(int(number) for number in re.findall(r"\d+", re.match(r"[\d.]*", text)[0]))
+    beginning = re.split(r"[^\d.]", text)[0]
+    return tuple(int(number) for number in re.findall(r"\d+", beginning))
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ def test_everything_wrong_is_told_at_once(environment):
 
 def test_detectron2_is_not_looked_for_on_pypi(environment):
     environment[1].remove("detectron2")
-    assert "detectron2 is missing: use `python install/detectron2_wheel.py`" in message()
+    assert (
+        f"detectron2 is missing: use `python {ROOT / 'install/detectron2_wheel.py'}`" in message()
+    )
 
 
 def test_old_python_is_told(environment, monkeypatch):

@@ -113,9 +113,9 @@ def _masks(magnitude: np.ndarray, count: int) -> np.ndarray:
         loudness = spectra.sum(0) * gains.sum(1)
         clusters = KMeans(count, n_init=10, random_state=_SEED)
         labels = clusters.fit(timbre, sample_weight=loudness).labels_
-    powers = [(spectra[:, labels == s] @ gains[labels == s]) ** 2 for s in range(count)]
+    energies = [(spectra[:, labels == s] @ gains[labels == s]) ** 2 for s in range(count)]
     # Far below what is heard; where nothing is, the sources share alike.
-    powers = np.stack(powers) + 1e-12
+    powers = np.stack(energies) + 1e-12
     return powers / powers.sum(0)
 
 

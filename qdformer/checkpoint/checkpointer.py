@@ -207,7 +207,7 @@ def load_vggish(model: nn.Module, path: str) -> None:
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; MODEL.AUDIO.WEIGHTS must name VGGish's weights")
-    vggish = model.audio_encoder.vggish
+    vggish = model.get_submodule("audio_encoder.vggish")
     weights = read_weights(path)["model"]
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     expected = {key: tuple(value.shape) for key, value in vggish.state_dict().items()}

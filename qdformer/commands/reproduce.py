@@ -69,10 +69,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; see :func:`qdformer.commands.runner.run`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    intermixed = parser()
-    intermixed.parse_args = intermixed.parse_intermixed_args
     try:
-        runner.run("reproduce", intermixed, _run, argv)
+        runner.run("reproduce", parser(), _run, argv, intermixed=True)
     except (KeyboardInterrupt, Preempted):
         print("reproduce: stopped; the same command goes on", file=sys.stderr)
         sys.exit(os.EX_TEMPFAIL)

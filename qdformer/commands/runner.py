@@ -51,6 +51,7 @@ def run(
     parser: argparse.ArgumentParser,
     body: Callable[[argparse.Namespace], int | None],
     argv: Sequence[str] | None = None,
+    intermixed: bool = False,
 ) -> int | None:
     """Parse a command line, import the extensions and run the command.
 
@@ -59,11 +60,12 @@ def run(
         parser: of the command line.
         body: the command; returns its exit code, or None for 0.
         argv: None for the process's own.
+        intermixed: options may stand between positional arguments.
 
     Raises:
         SystemExit: with a sentence, for an :class:`InputError`.
     """
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     try:
         import_extensions(getattr(args, "imports", ()))
         return body(args)

@@ -49,7 +49,8 @@ def train(args: argparse.Namespace) -> dict | None:
 def stop_children(number: int, _frame) -> None:
     """Hand a signal on to the processes that train, which save and stop."""
     for child in multiprocessing.active_children():
-        os.kill(child.pid, number)
+        if child.pid is not None:
+            os.kill(child.pid, number)
 
 
 def parser() -> argparse.ArgumentParser:

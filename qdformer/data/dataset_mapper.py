@@ -35,7 +35,7 @@ have.
 """
 
 
-def build_mapper(cfg, is_train: bool) -> Callable[[dict[str, Any]], dict[str, Any]]:
+def build_mapper(cfg, is_train: bool) -> Any:
     """The mapper that ``INPUT.MAPPER`` names."""
     return MAPPER_REGISTRY.get(cfg.INPUT.MAPPER)(cfg, is_train)
 

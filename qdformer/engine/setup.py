@@ -11,7 +11,7 @@ from detectron2.engine import default_setup
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
-from qdformer.config.loading import load_config
+from qdformer.config.loading import find_config, load_config
 from qdformer.config.validation import check_config, check_machine, clips_per_process
 from qdformer.data.datasets.avsbench import register_avs
 from qdformer.data.datasets.registration import check_records, complete_metadata
@@ -99,6 +99,7 @@ def setup(args) -> CfgNode:
     Raises:
         InputError: something that was handed in cannot be used.
     """
+    args.config_file = find_config(args.config_file)  # Detectron2 logs its text
     cfg = load_config(args.config_file, args.opts)
     check_config(cfg)
     check_machine(cfg, args.num_gpus)

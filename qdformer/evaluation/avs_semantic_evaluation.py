@@ -93,7 +93,7 @@ class AVSSemanticEvaluator(ClipEvaluator):
             for name, iou, has_gt in zip(
                 names,
                 metrics.iou_per_class(confusion).tolist(),
-                confusion.any(axis=1),
+                np.any(confusion, axis=1).tolist(),
                 strict=True,
             )
         }

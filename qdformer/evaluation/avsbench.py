@@ -83,7 +83,7 @@ def avsbench_f_curves(prob: np.ndarray, gt: np.ndarray) -> np.ndarray:
             index = _passed(frame_prob) + 256 * frame_gt.astype(np.uint16)
             histogram = np.bincount(index.reshape(-1), minlength=512)
             false, hits = histogram.reshape(2, 256)[:, :0:-1].cumsum(axis=1)[:, ::-1]
-            curve[:] = f_measure(hits, np.count_nonzero(frame_gt), false + hits)
+            curve[:] = f_measure(hits, np.array(np.count_nonzero(frame_gt)), false + hits)
     return curves
 
 

@@ -147,7 +147,7 @@ class ClipEvaluator(DatasetEvaluator, ABC):
     def _write(self, metrics: dict[str, float], details: dict[str, Any]) -> None:
         numbers = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
         result = {"dataset": self._dataset_name, "task": self.task, "metrics": numbers, **details}
-        path = Path(self._output_dir, f"{self._dataset_name}_{self.task}.json")
+        path = Path(self._output_dir or "", f"{self._dataset_name}_{self.task}.json")
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = (f"{json.dumps(key)}: {json.dumps(value)}" for key, value in result.items())
         path.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")

@@ -90,20 +90,20 @@ def mean_iou(confusion: np.ndarray, absent: str = "exclude", background: bool = 
 def pixel_accuracy(confusion: np.ndarray) -> float:
     """Share of the counted pixels whose class is right, of (C, C) counts; NaN without any."""
     hits, true, _ = class_counts(confusion)
-    return ratio(hits.sum(), true.sum()).item()
+    return ratio(hits.sum(keepdims=True), true.sum(keepdims=True)).item()
 
 
 def mean_accuracy(confusion: np.ndarray) -> float:
     """Share of right pixels per true class (recall), mean over those with any; NaN without."""
     hits, true, _ = class_counts(confusion)
-    return _mean(ratio(hits, true)[true > 0])
+    return _mean(ratio(hits, true)[true > 0].tolist())
 
 
 def frequency_weighted_iou(confusion: np.ndarray) -> float:
     """Mean IoU, each class weighted by its share of the ground-truth pixels; NaN without any."""
     true = class_counts(confusion)[1]
     weighted = true * np.nan_to_num(iou_per_class(confusion))
-    return ratio(math.fsum(weighted), true.sum()).item()
+    return ratio(np.array(math.fsum(weighted)), true.sum(keepdims=True)).item()
 
 
 def f_per_class(confusion: np.ndarray, beta2: float = 0.3) -> np.ndarray:

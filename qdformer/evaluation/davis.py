@@ -107,7 +107,7 @@ def _pack(masks: np.ndarray, margin: int) -> np.ndarray:
 
 
 def _count(words: np.ndarray) -> int:
-    return np.count_nonzero(np.unpackbits(words.view(np.uint8)))
+    return int(np.count_nonzero(np.unpackbits(words.view(np.uint8))))
 
 
 def _east(words: np.ndarray, step: int) -> np.ndarray:

@@ -86,6 +86,7 @@ class LanguageEvaluator(ClipEvaluator):
         own = (codes["local"][..., None] == codes["global"][:, None]).any(-1)
         tokens = output["global_tokens"].double().cpu().numpy()  # (T, N, C)
         found = matches.classes > 0
+        assert matches.local_codes is not None
         return _ClipLanguage(
             global_codes=codes["global"],
             local_codes=codes["local"],

@@ -1,5 +1,7 @@
 """Which evaluator scores a data set."""
 
+from typing import Any
+
 from detectron2.data import MetadataCatalog
 from fvcore.common.registry import Registry
 
@@ -14,7 +16,7 @@ checkpoint.
 """
 
 
-def find_evaluator(dataset_name: str) -> type:
+def find_evaluator(dataset_name: str) -> Any:
     """The registered evaluator whose ``task`` is the data set's ``evaluator_type``.
 
     Raises:

@@ -46,7 +46,7 @@ class TokenMatches:
 
 def match_tokens(
     clip: Mapping[str, Any],
-    output: Mapping[str, Tensor | None],
+    output: Mapping[str, Any],
     metadata: Metadata,
     *,
     class_threshold: float = 0.1,
@@ -72,8 +72,8 @@ def match_tokens(
     Returns:
         The tokens in order of time, and in each frame of their number.
     """
-    known = output["classes"] < len(metadata.stuff_classes)
-    confident = ((output["scores"] >= class_threshold) & known).cpu().numpy()
+    known = output["classes"].lt(len(metadata.stuff_classes))
+    confident = output["scores"].ge(class_threshold).logical_and(known).cpu().numpy()
     frames, tokens, classes, sounding = [], [], [], []
     for frame, name in enumerate(clip["sem_seg_file_names"]):
         labels = np.zeros(0, np.uint8)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -183,7 +183,7 @@ def _opened(path: str | Path, header_only: bool = False) -> Iterator[ImageFile]:
         # EOFError, zlib.error, struct.error, ...); all of them mean the same to the user.
         try:
             # Of a file itself, Pillow would ask for as many bytes as its chunks claim to have.
-            source = file if header_only else io.BytesIO(file.read())
+            source: Any = file if header_only else io.BytesIO(file.read())
             image = _decoder(source)(source)
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(

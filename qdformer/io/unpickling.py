@@ -143,8 +143,8 @@ class _Reader:
 
     def _call(self, function: Any, arguments: Any) -> None:
         called = type(function) is _Name and type(arguments) is tuple
-        make = called and _CALLS.get(function.name)
-        _require(make, f"it calls {function.name if called else type(function).__name__}")
+        make: Any = _CALLS.get(function.name) if called else None
+        _require(bool(make), f"it calls {function.name if called else type(function).__name__}")
         self.stack.append(make(self, *arguments))
 
     def _build(self, target: Any, state: Any) -> None:
@@ -178,7 +178,7 @@ class _Reader:
         flat = np.frombuffer(raw, number_type.dtype).astype(number_type.dtype.newbyteorder("="))
         if axes is not None:
             return flat.reshape(shape).transpose(axes)
-        return flat.reshape(shape, order=order)
+        return flat.reshape(shape, order=order)  # type: ignore[call-overload]
 
 
 def _append(target: Any, values: list[Any]) -> None:

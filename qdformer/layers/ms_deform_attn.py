@@ -3,6 +3,8 @@
 import functools
 import math
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +15,11 @@ try:
     from qdformer.layers.ms_deform_attn_triton import ms_deform_attn_triton
 except ImportError:
     # Triton is not there on every platform.
-    ms_deform_attn_triton = None
+    ms_deform_attn_triton = None  # type: ignore[assignment]
 
 Shapes = list[tuple[int, int]]
+Grid = Sequence[Tensor]
+Steps = tuple[int, int]
 
 
 def ms_deform_attn(
@@ -48,7 +52,11 @@ def ms_deform_attn(
     if torch.onnx.is_in_onnx_export():
         return _by_grid_sample(value, shapes, neighbors, centers, offsets, weights)
     suits = value.is_cuda and centers.dtype == torch.float32
-    if suits and ms_deform_attn_triton and not torch.are_deterministic_algorithms_enabled():
+    if (
+        suits
+        and ms_deform_attn_triton is not None
+        and not torch.are_deterministic_algorithms_enabled()
+    ):
         return ms_deform_attn_triton(value, shapes, neighbors, centers, offsets, weights)
     return ms_deform_attn_plain(value, shapes, neighbors, centers, offsets, weights)
 
@@ -81,7 +89,14 @@ def ms_deform_attn_plain(
     return summed.view(-1, queries, heads * value.shape[-1]).to(value.dtype)
 
 
-def _by_grid_sample(value, shapes, neighbors, centers, offsets, weights):
+def _by_grid_sample(
+    value: Tensor,
+    shapes: Shapes,
+    neighbors: Tensor,
+    centers: Tensor,
+    offsets: Tensor,
+    weights: Tensor,
+) -> Tensor:
     """The same in operators that ONNX has, level by level; the sizes may be symbols."""
     frames, queries, heads, levels, points = weights.shape
     sizes = _level_sizes(shapes, neighbors.shape[1], value.device)[:, None]
@@ -91,14 +106,15 @@ def _by_grid_sample(value, shapes, neighbors, centers, offsets, weights):
     start = (centers.transpose(0, 1) + 0.5) * scale - 1
     scale, start = (part[:, :, None].expand(-1, -1, points, -1) for part in (scale, start))
     places = (offsets.permute(0, 2, 3, 1, 4, 5) * scale + start).flatten(0, 1).unbind(1)
-    weights = weights.permute(0, 2, 3, 1, 4).flatten(0, 1).unbind(1)  # (F * heads, Q, points)
+    # (F * heads, Q, points) for each level
+    parts = weights.permute(0, 2, 3, 1, 4).flatten(0, 1).unbind(1)
     maps = value.permute(0, 2, 3, 1).split([h * w for h, w in shapes], dim=-1)
-    total = 0.0
+    total = value.new_zeros(())
     for level in range(levels):
         neighbor, size = divmod(level, len(shapes))
         seen = maps[size][neighbors[:, neighbor]].flatten(0, 1).unflatten(-1, shapes[size])
         read = F.grid_sample(seen, places[level], align_corners=False)  # (F * heads, D, Q, points)
-        total = total + (read * weights[level][:, None]).sum(-1)
+        total = total + (read * parts[level][:, None]).sum(-1)
     return total.reshape(frames, -1, queries).transpose(1, 2)
 
 
@@ -110,7 +126,9 @@ class _BilinearSum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, rows, offsets, weights, grid, steps):
+    def forward(
+        ctx: Any, rows: Tensor, offsets: Tensor, weights: Tensor, grid: Grid, steps: Steps
+    ) -> Tensor:
         ctx.save_for_backward(rows, offsets, weights, *grid)
         ctx.steps = steps
         _, x, y, index = _places(offsets, grid, steps)
@@ -122,7 +140,7 @@ class _BilinearSum(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, gradient):
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         rows, offsets, weights, *grid = ctx.saved_tensors
         gradient, shifts = gradient.contiguous(), _shifts(ctx.steps)
         moved, x, y, index = _places(offsets, grid, ctx.steps)
@@ -142,7 +160,7 @@ class _BilinearSum(torch.autograd.Function):
         return by_row, by_offset.to(offsets.dtype), by_weight, None, None
 
 
-def _places(offsets, grid, steps):
+def _places(offsets: Tensor, grid: Grid, steps: Steps) -> tuple[Tensor, ...]:
     """Whether each place was moved, its way from its upper left cell, and the row of that."""
     centers, far, first = grid
     free = offsets + centers
@@ -156,7 +174,7 @@ def _places(offsets, grid, steps):
     return moved, *place.frac_().unbind(-1), index.flatten(0, 2).flatten(1)
 
 
-def _corners(x, y, weights):
+def _corners(x: Tensor, y: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
     """What the four cells around each place count: itself, right of it, below, and both."""
     lower = weights * y
     upper = weights - lower
@@ -164,11 +182,17 @@ def _corners(x, y, weights):
     return upper.sub_(upper_right), upper_right, lower.sub_(lower_right), lower_right
 
 
-def _shifts(steps):
+def _shifts(steps: Steps) -> tuple[int, ...]:
     return 0, steps[0], steps[1], steps[0] + steps[1]
 
 
-def _transposed(index: Tensor, parts, gradient: Tensor, shifts, length: int) -> Tensor:
+def _transposed(
+    index: Tensor,
+    parts: Sequence[Tensor],
+    gradient: Tensor,
+    shifts: Sequence[int],
+    length: int,
+) -> Tensor:
     """The gradient of the rows: what each row was added to, in an order that is always the same."""
     order = index.flatten().argsort(stable=True)
     parts = [part.flatten().index_select(0, order) for part in parts]

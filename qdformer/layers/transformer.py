@@ -16,6 +16,13 @@ class MLP(nn.Sequential):
             nn.Linear(hidden_channels, out_channels),
         )
 
+    @property
+    def last(self) -> nn.Linear:
+        """The layer that gives the output."""
+        layer = self[2]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
 
 class FewQueryAttention(nn.MultiheadAttention):
     """Multi-head attention of a few queries over a long memory, which is read but not projected.
@@ -25,7 +32,7 @@ class FewQueryAttention(nn.MultiheadAttention):
     keys and values to the Q queries, and the heads become queries of one attention over C channels.
     """
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None = None
     ) -> Tensor:
         """
@@ -104,10 +111,12 @@ class TransformerDecoderLayer(CrossAttentionLayer):
         memory: Tensor,
         key: Tensor,
         memory_padding: Tensor | None = None,
+        query_position: Tensor | None = None,
     ) -> Tensor:
         """See :meth:`CrossAttentionLayer.forward`."""
         attended, _ = self.self_attention(query, query, query, need_weights=False)
-        return super().forward(self.norm0(query + attended), memory, key, memory_padding)
+        query = self.norm0(query + attended)
+        return super().forward(query, memory, key, memory_padding, query_position)
 
 
 class TransformerDecoder(nn.Module):

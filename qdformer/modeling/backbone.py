@@ -4,10 +4,12 @@ import contextlib
 import copy
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import timm
 import torch
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
 from timm.layers import Format
@@ -20,6 +22,8 @@ from qdformer.layers.activation_checkpointing import checkpoint_activations
 
 logger = logging.getLogger(__name__)
 
+Value = TypeVar("Value")
+
 STRIDES = {"res2": 4, "res3": 8, "res4": 16, "res5": 32}
 """Of the maps, by their names in Detectron2's ResNets."""
 
@@ -29,6 +33,8 @@ _RESNET_FINE = ("stem", "res2", "res3")
 
 class TimmBackbone(Backbone):
     """A timm model with maps at strides 4, 8, 16 and 32, named as a ResNet's."""
+
+    model: Any
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class TimmBackbone(Backbone):
             f"({reason}); take another one"
         )
 
-    def rename_weights(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    def rename_weights(self, weights: Mapping[str, Value]) -> dict[str, Value]:
         """Names of timm's full model ("layers.0.") to those of its feature extractor here."""
         own = self.state_dict().keys()
         renamed = {}
@@ -128,7 +134,7 @@ class TimmBackbone(Backbone):
         return {feature: maps[feature] for feature in self._out_features}
 
 
-def _create(name: str, device: str | None = None, **options) -> nn.Module:
+def _create(name: str, device: str | None = None, **options: Any) -> Any:
     """A feature extractor of timm, with what its architecture takes of the options."""
     optional = {"strict_img_size": False, "drop_path_rate": options.pop("drop_path_rate", 0.0)}
     with torch.device(device) if device else contextlib.nullcontext():
@@ -153,7 +159,7 @@ def _create(name: str, device: str | None = None, **options) -> nn.Module:
 
 
 @BACKBONE_REGISTRY.register()
-def build_timm_backbone(cfg, input_shape: ShapeSpec) -> TimmBackbone:
+def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """Build ``MODEL.TIMM.NAME``."""
     return TimmBackbone(
         name=cfg.MODEL.TIMM.NAME,

@@ -126,7 +126,7 @@ class Targets:
         )
 
 
-def _to_size(masks: Tensor, size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _to_size(masks: Tensor, size: torch.Size) -> tuple[int, int, int, int]:
     height, width = masks.shape[-2:]
     return (0, size[1] - width, 0, size[0] - height)
 

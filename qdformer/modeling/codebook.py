@@ -38,9 +38,11 @@ class Quantized:
 
     def for_frames(self, lengths: list[int]) -> "Quantized":
         """The tokens of clips (B, N, ...) for each of their frames (F, N, ...), at no loss."""
-        parts = (self.tokens, self.continuous, self.codes, torch.zeros_like(self.loss))
         return Quantized(
-            *(None if part is None else repeat_for_frames(part, lengths) for part in parts)
+            tokens=repeat_for_frames(self.tokens, lengths),
+            continuous=repeat_for_frames(self.continuous, lengths),
+            codes=None if self.codes is None else repeat_for_frames(self.codes, lengths),
+            loss=torch.zeros_like(repeat_for_frames(self.loss, lengths)),
         )
 
 
@@ -66,6 +68,10 @@ class Codebook(nn.Module):
     Eq. 9 as it is written is ``update_rule="gradient"`` with all else at its default. What the
     other options add keeps a codebook that is trained from scratch in use.
     """
+
+    codewords: Tensor
+    usage: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -115,12 +121,12 @@ class Codebook(nn.Module):
         """How far the bottleneck is closed in training, 0 (continuous) to 1 (quantized)."""
         if not self.fade_in:
             return torch.ones_like(self.usage[0])
-        return (self.steps / self.fade_in).clamp(max=1)
+        return self.steps.div(self.fade_in).clamp(max=1)
 
     @property
     def vocabulary(self) -> Tensor:
         """(K,) bool, the codewords that global tokens use."""
-        return self.usage >= IN_USE / self.num_codes
+        return self.usage.ge(IN_USE / self.num_codes)
 
     def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
         """

@@ -38,6 +38,16 @@ class DeformableEncoderLayer(nn.Module):
         return self.norm2(tokens + self.ffn(tokens))
 
 
+class _LevelProjection(nn.Sequential):
+    """A map of the backbone to C channels."""
+
+    def forward(  # type: ignore[override]
+        self, features: Tensor, padding: Tensor | None
+    ) -> Tensor:
+        projection, norm = self
+        return norm(projection(features), padding)
+
+
 class DeformableEncoder(nn.Module):
     """Project the backbone's maps to C channels and let all of their cells exchange."""
 
@@ -67,7 +77,7 @@ class DeformableEncoder(nn.Module):
         self.in_features = list(in_channels)
         self.temporal_window = temporal_window
         self.projections = nn.ModuleList(
-            nn.Sequential(
+            _LevelProjection(
                 nn.Conv2d(size, channels, 1),
                 PaddedGroupNorm(min(32, channels // 4), channels),
             )
@@ -99,15 +109,13 @@ class DeformableEncoder(nn.Module):
         """
         # An exported network gets both kinds of frames.
         padded = torch.onnx.is_in_onnx_export() or bool((valid < 1).any())
-        shapes = [tuple(features[name].shape[-2:]) for name in self.in_features]
+        shapes = [(features[name].shape[-2], features[name].shape[-1]) for name in self.in_features]
         valid = valid.to(features[self.in_features[0]].device, non_blocking=True)
         centers = [cell_centers(*shape, valid) for shape in shapes]
         paddings = [padding_mask(each, valid) if padded else None for each in centers]
         maps = [
-            norm(projection(features[name]), padding)
-            for name, (projection, norm), padding in zip(
-                self.in_features, self.projections, paddings
-            )
+            level(features[name], padding)
+            for name, level, padding in zip(self.in_features, self.projections, paddings)
         ]
         channels = maps[0].shape[1]
         position = torch.cat(
@@ -118,7 +126,9 @@ class DeformableEncoder(nn.Module):
             dim=1,
         )
         tokens = torch.cat([level.flatten(2).transpose(1, 2) for level in maps], dim=1)
-        padding = torch.cat(paddings, dim=1) if padded else None
+        padding = (
+            torch.cat([each for each in paddings if each is not None], dim=1) if padded else None
+        )
         visual = VisualTokens(tokens, position, shapes, padding)
         neighbors = neighboring_frames(lengths, self.temporal_window)
         neighbors = neighbors.to(tokens.device, non_blocking=True)

@@ -16,7 +16,9 @@ from qdformer.modeling.visual_tokens import VisualTokens
 class AudioVisualFusion(CrossAttentionLayer):
     """Eq. 3: the audio of the whole clip attends to the visual features of all of its frames."""
 
-    def forward(self, audio: AudioTokens, visual: VisualTokens, lengths: list[int]) -> AudioTokens:
+    def forward(  # type: ignore[override]
+        self, audio: AudioTokens, visual: VisualTokens, lengths: list[int]
+    ) -> AudioTokens:
         """
         Args:
             audio: F_a.

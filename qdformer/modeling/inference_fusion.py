@@ -1,5 +1,7 @@
 """Faster inference with a trained model: fewer operations, half the bits."""
 
+from typing import Any
+
 import torch
 from detectron2.layers import Conv2d, FrozenBatchNorm2d
 from torch import nn
@@ -25,8 +27,8 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
     model.eval().requires_grad_(False)
     for module in model.modules():
         if isinstance(module, Conv2d) and isinstance(module.norm, BATCH_NORMS):
-            norm = module.norm
-            module.weight, module.bias = fuse_conv_bn_weights(
+            norm: Any = module.norm
+            weight, bias = fuse_conv_bn_weights(
                 module.weight,
                 module.bias,
                 norm.running_mean,
@@ -35,7 +37,7 @@ def fuse_for_inference(model: nn.Module) -> nn.Module:
                 norm.weight,
                 norm.bias,
             )
-            module.norm = None
+            module.weight, module.bias, module.norm = weight, bias, None
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             module.to(torch.bfloat16)

@@ -58,10 +58,10 @@ class MaskDecoder(nn.Module):
         self.class_head = MLP(channels, channels, num_classes)
         self.box_head = MLP(channels, channels, 4)
         # Focal loss wants rare positives at the start (Lin et al., 2017, Sec. 3.3).
-        nn.init.constant_(self.class_head[-1].bias, -math.log((1 - 0.01) / 0.01))
+        nn.init.constant_(self.class_head.last.bias, -math.log((1 - 0.01) / 0.01))
         # Every box starts as its mask's.
-        nn.init.normal_(self.box_head[-1].weight, std=0.001)
-        nn.init.zeros_(self.box_head[-1].bias)
+        nn.init.normal_(self.box_head.last.weight, std=0.001)
+        nn.init.zeros_(self.box_head.last.bias)
 
     def forward(self, tokens: Tensor, visual: VisualTokens, pixels: Tensor) -> Predictions:
         """

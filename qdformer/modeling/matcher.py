@@ -66,7 +66,7 @@ class HungarianMatcher:
             one throughout a clip; -1 for padding and for objects beyond the N tokens. No token
             serves two objects of a clip.
         """
-        cost = sum(self.frame_costs(each, targets) for each in predictions)
+        cost = torch.stack([self.frame_costs(each, targets) for each in predictions]).sum(0)
         cost = cost.masked_fill(~targets.sounding[:, None], 0)
         # One transfer for all clips and layers: each would wait for the device.
         clips = [

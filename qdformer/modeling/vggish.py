@@ -33,7 +33,8 @@ class VGGish(nn.Module):
             norm: Detectron2's name of a normalization after each convolution; "" as published.
         """
         super().__init__()
-        layers, channels = [], 1
+        layers: list[nn.Module] = []
+        channels = 1
         for width, convolutions in zip(conv_dims, CONVOLUTIONS_PER_STAGE, strict=True):
             for _ in range(convolutions):
                 layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=not norm))

@@ -17,7 +17,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from qdformer.config.loading import load_config
+from qdformer.config.loading import find_config, load_config
 from qdformer.engine.hooks import Preempted
 from qdformer.engine.setup import load_records, register_roots
 from qdformer.errors import InputError
@@ -94,6 +94,7 @@ def plan(
     Raises:
         InputError: a key, a value or a data set cannot be used.
     """
+    config_file = find_config(config_file)
     cfg = load_config(config_file, list(overrides))
     register_roots(cfg.DATASETS.AVS_ROOTS)
     for name in data:

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.solver.build import maybe_add_gradient_clipping
 from torch import nn
 
@@ -55,7 +56,9 @@ def parameter_groups(
     return list(groups.values())
 
 
-def apply_rates(cfg, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
+def apply_rates(
+    cfg: CfgNode, model: nn.Module, optimizer: torch.optim.Optimizer, scheduler: Any
+) -> None:
     """Let a resumed run go on with the config's learning rates and weight decay, and say so.
 
     Args:
@@ -78,7 +81,7 @@ def apply_rates(cfg, model: nn.Module, optimizer: torch.optim.Optimizer, schedul
         group["weight_decay"] = fresh["weight_decay"]
 
 
-def _groups(cfg, model: nn.Module) -> list[dict[str, Any]]:
+def _groups(cfg: CfgNode, model: nn.Module) -> list[dict[str, Any]]:
     return parameter_groups(
         model,
         base_lr=cfg.SOLVER.BASE_LR,
@@ -87,7 +90,7 @@ def _groups(cfg, model: nn.Module) -> list[dict[str, Any]]:
     )
 
 
-def build_optimizer(cfg, model: nn.Module) -> torch.optim.Optimizer:
+def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """AdamW over :func:`parameter_groups`, with the config's gradient clipping.
 
     Each of its steps is one of the model's codebooks, too, which nothing else moves.

@@ -35,7 +35,8 @@ def class_palette(num_classes: int) -> np.ndarray:
         (num_classes, 3) uint8 RGB; index 0 is black. Distinct up to 256 classes.
     """
     bits = np.arange(num_classes)[:, None] >> np.arange(3)  # (num_classes, 3): R, G, B
-    return sum(((bits >> 3 * i) & 1) << (7 - i) for i in range(3)).astype(np.uint8)
+    shifted = [((bits >> 3 * i) & 1) << (7 - i) for i in range(3)]
+    return np.sum(shifted, axis=0).astype(np.uint8)
 
 
 def read_classes(path: str | Path) -> tuple[str, ...]:

@@ -235,7 +235,7 @@ def find_masks(
         InputError: a link leads out of the data set's folder, or a file of annotations is broken.
     """
     if label_format != "coco":
-        return numbered_files(folder, template, clip)
+        return {**numbered_files(folder, template, clip)}
     path = os.path.join(folder, template.format(**clip))
     ensure_within(folder, path)
     _, annotations = read_annotations(path)

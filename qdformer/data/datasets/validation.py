@@ -261,7 +261,7 @@ def _check_masks(
         return
     if labels.shape != size:
         yield Finding("size", _sizes(path, labels.shape, size))
-    if used_format == "binary":
+    if used_format == "binary" and isinstance(path, str):
         yield from _check_dark(path, labels)
     outside = labels[labels >= len(palette)]
     if used_format == "palette" and outside.size:

@@ -1,5 +1,7 @@
 """The baseline of Tab. 2: cross-attention, and no decomposition of the sound."""
 
+from typing import Any
+
 from detectron2.config import configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from torch import Tensor
@@ -18,7 +20,7 @@ class QDFormerBaseline(AudioVisualSegmenter):
     """
 
     @configurable
-    def __init__(self, **segmenter):
+    def __init__(self, **segmenter: Any):
         """
         Args:
             segmenter: see :class:`AudioVisualSegmenter`.

@@ -1,6 +1,8 @@
 """QDFormer (Li et al., arXiv 2310.00132): the meta-architecture. ``segment`` is Fig. 3."""
 
-from detectron2.config import configurable
+from typing import Any
+
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 from detectron2.utils.events import get_event_storage
 from torch import Tensor, nn
@@ -27,13 +29,13 @@ class QDFormer(AudioVisualSegmenter):
         self,
         *,
         global_decomposition: GlobalDecomposition,
-        codebook: nn.Module,
+        codebook: Codebook | ContinuousTokens,
         recombination: nn.Module,
         local_calibration: nn.Module,
         quantization_weight: float,
         quantization_mean: bool,
         global_supervision: bool,
-        **segmenter,
+        **segmenter: Any,
     ):
         """
         Args:
@@ -56,7 +58,7 @@ class QDFormer(AudioVisualSegmenter):
         self.global_supervision = global_supervision
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
         decoder = {"layers": qdformer.DECODER_LAYERS, **transformer_size(cfg)}
@@ -105,20 +107,22 @@ class QDFormer(AudioVisualSegmenter):
         self, segmentation: Segmentation, clips: list[dict], batch: ClipBatch
     ) -> dict[str, Tensor]:
         """L_segm, and lambda_quant L_quant as ``loss_quant``."""
-        tokens = segmentation.global_tokens, segmentation.local_tokens
-        self._log_codebook(*tokens)
+        global_tokens, local_tokens = segmentation.global_tokens, segmentation.local_tokens
+        assert global_tokens is not None and local_tokens is not None
+        self._log_codebook(global_tokens, local_tokens)
         return super().losses(segmentation, clips, batch) | {
-            "loss_quant": self._quantization_loss(*tokens, len(clips))
+            "loss_quant": self._quantization_loss(global_tokens, local_tokens, len(clips))
         }
 
     def _quantization_loss(
         self, global_tokens: Quantized, local_tokens: Quantized, clips: int
     ) -> Tensor:
         """lambda_quant L_quant (Eq. 9), the mean over clips."""
-        terms = (global_tokens.loss, local_tokens.loss)
         if self.quantization_mean:
-            return self.quantization_weight * sum(term.mean() for term in terms)
-        return self.quantization_weight * sum(term.sum() for term in terms) / clips
+            loss = global_tokens.loss.mean() + local_tokens.loss.mean()
+        else:
+            loss = (global_tokens.loss.sum() + local_tokens.loss.sum()) / clips
+        return self.quantization_weight * loss
 
     def _log_codebook(self, global_tokens: Quantized, local_tokens: Quantized) -> None:
         storage = get_event_storage()
@@ -128,7 +132,7 @@ class QDFormer(AudioVisualSegmenter):
                 storage.put_scalar(f"codebook/{name}", value, smoothing_hint=False)
 
 
-def _build_codebook(cfg) -> Codebook:
+def _build_codebook(cfg: CfgNode) -> Codebook:
     codebook = cfg.MODEL.QDFORMER.CODEBOOK
     return Codebook(
         num_codes=codebook.NUM_CODES,

@@ -6,9 +6,10 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.layers import ShapeSpec
-from detectron2.modeling import build_backbone
+from detectron2.modeling import Backbone, build_backbone
 from torch import Tensor, nn
 
 from qdformer.errors import InputError
@@ -49,10 +50,14 @@ class AudioVisualSegmenter(nn.Module, ABC):
     A network implements :meth:`segment`, in which it is drawn box by box.
     """
 
+    backbone: Backbone
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(
         self,
         *,
-        backbone: nn.Module,
+        backbone: Backbone,
         encoder: DeformableEncoder,
         audio_encoder: AudioEncoder,
         fusion: AudioVisualFusion,
@@ -96,10 +101,10 @@ class AudioVisualSegmenter(nn.Module, ABC):
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(3, 1, 1), False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(3, 1, 1), False)
         # Channels last is faster, and the cells of a map are then tokens without being copied.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
         backbone = build_backbone(cfg)
@@ -271,7 +276,7 @@ class AudioVisualSegmenter(nn.Module, ABC):
         return results
 
 
-def transformer_size(cfg) -> dict[str, int]:
+def transformer_size(cfg: CfgNode) -> dict[str, int]:
     """What all attention layers have in common."""
     return {
         "channels": cfg.MODEL.QDFORMER.HIDDEN_DIM,
@@ -280,7 +285,7 @@ def transformer_size(cfg) -> dict[str, int]:
     }
 
 
-def _classes_of_dataset(cfg) -> int:
+def _classes_of_dataset(cfg: CfgNode) -> int:
     """Classes without background of the first data set that the config names, or of AVSS."""
     name = next(iter([*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST]), "avsbench_avss_train")
     classes = MetadataCatalog.get(name).get("stuff_classes")
@@ -292,7 +297,7 @@ def _classes_of_dataset(cfg) -> int:
     return len(classes) - 1
 
 
-def _build_audio_encoder(cfg) -> AudioEncoder:
+def _build_audio_encoder(cfg: CfgNode) -> AudioEncoder:
     audio = cfg.MODEL.AUDIO
     return AudioEncoder(
         vggish=VGGish(conv_dims=audio.CONV_DIMS, fc_dims=audio.FC_DIMS, norm=audio.NORM),

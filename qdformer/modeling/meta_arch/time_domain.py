@@ -1,7 +1,9 @@
 """The baseline on sounds that were separated beforehand (Tab. 2, row 2)."""
 
+from typing import Any
+
 import torch
-from detectron2.config import configurable
+from detectron2.config import CfgNode, configurable
 from detectron2.modeling import META_ARCH_REGISTRY
 
 from qdformer.errors import InputError
@@ -20,7 +22,7 @@ class TimeDomainBaseline(QDFormerBaseline):
     """
 
     @configurable
-    def __init__(self, **segmenter):
+    def __init__(self, **segmenter: Any):
         """
         Args:
             segmenter: see :class:`qdformer.modeling.meta_arch.segmenter.AudioVisualSegmenter`.
@@ -28,7 +30,7 @@ class TimeDomainBaseline(QDFormerBaseline):
         super().__init__(**segmenter)
 
     @classmethod
-    def from_config(cls, cfg) -> dict:
+    def from_config(cls, cfg: CfgNode) -> dict:
         """Translate a config to the arguments of the constructor."""
         if not cfg.INPUT.SEPARATION.METHOD:
             raise InputError(
@@ -41,6 +43,7 @@ class TimeDomainBaseline(QDFormerBaseline):
         """See :meth:`QDFormerBaseline.segment`; at inference, of the batch's separated sounds."""
         if self.training:
             return super().segment(batch)
+        assert batch.separated is not None, "the mapper gave no separated sounds"
         seen = self.look(batch)
         heard = [self.listen(sound, *seen, batch.lengths) for sound in batch.separated]
         return Segmentation(

@@ -1,0 +1,1 @@
+"""Installs what pip cannot; in a wheel as ``qdformer_install``."""
