@@ -7,7 +7,6 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
@@ -25,13 +24,10 @@ from qdformer.config.validation import check_device
 from qdformer.data.dataset_mapper import build_mapper
 from qdformer.errors import InputError
 from qdformer.io.audio_file import SAMPLE_RATE
-from qdformer.modeling.inference import pixel_grid
+from qdformer.layers.mask_sampling import masks_at_size
 from qdformer.modeling.inference_fusion import fuse_for_inference
 from qdformer.modeling.windows import windows
 from qdformer.video.reader import Picture, VideoFile
-
-MASK_STRIDE = 4
-"""Pixels of the network's input to a side of a token mask's cell."""
 
 SHORTEST, LONGEST = 0.02, 60.0
 """Seconds that a span may have."""
@@ -72,13 +68,7 @@ class SegmentedFrame:
     def masks_of(self, tokens: Sequence[int]) -> Tensor:
         """(n, H, W) in [0, 1], the masks of some tokens at the size of ``image``."""
         masks = self.token_masks[list(tokens)]
-        if not len(masks):
-            return masks.new_zeros((0, *self.label_map.shape))
-        covered = torch.tensor(masks.shape[-2:]) * MASK_STRIDE
-        grid = pixel_grid(torch.tensor(self._network_size) / covered, self.label_map.shape)
-        # Between logits, as the label map was made.
-        logits = masks.logit(eps=1e-6)[None]
-        return F.grid_sample(logits, grid, align_corners=False, padding_mode="border")[0].sigmoid()
+        return masks_at_size(masks, self._network_size, self.label_map.shape)
 
     def label_map_of(self, tokens: Sequence[int], threshold: float = 0.5) -> np.ndarray:
         """(H, W) uint8, ``label_map`` where the mask of one of the tokens is above a threshold."""

@@ -32,7 +32,7 @@ ALLOWED = {
     "video": {"io", "audio"},
     "data": {"io", "audio"},
     "synthetic": {"io", "audio", "data"},
-    "evaluation": {"io", "data"},
+    "evaluation": {"io", "data", "layers"},
     "visualization": {"io", "audio", "data"},
     "config": {"data", "solver", *MODEL},
     "checkpoint": {"io", "config", *MODEL},

@@ -51,7 +51,9 @@ def parser() -> argparse.ArgumentParser:
         help="what masks do between segmented frames: hold still, or follow the motion",
     )
     result.add_argument("--preview", action="store_true", help="an animated picture, too")
-    result.add_argument("--sound-track", type=int, default=0, help="which one is heard, from 0 on")
+    result.add_argument(
+        "--sound-track", type=int, help="which one is heard, from 0 on; the first that can be"
+    )
     add_model_options(result)
     return result
 

@@ -41,7 +41,7 @@ class Annotation:
                 "video": video.name,
                 "rate": float(video.rate),
                 "every": every,
-                "sound_track": video.sound_track if video.num_sound_tracks else None,
+                "sound_track": video.sound_track,
             },
             "categories": [
                 {"id": index, "name": names[index], "color": [int(v) for v in colors[index]]}

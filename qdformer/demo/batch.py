@@ -36,7 +36,7 @@ def annotate_all(
     videos: Sequence[Path],
     output: Path,
     options: AnnotateOptions,
-    sound_track: int = 0,
+    sound_track: int | None = None,
 ) -> list[Outcome]:
     """Annotate videos, each into ``output / <its file name>``, with one progress bar for all.
 
@@ -45,7 +45,7 @@ def annotate_all(
         videos: files.
         output: a folder.
         options: how.
-        sound_track: which track is heard, from 0 on.
+        sound_track: which track is heard, from 0 on; None for the first that can be.
 
     Returns:
         What became of each, in the order given.

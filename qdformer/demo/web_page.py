@@ -211,7 +211,11 @@ class WebPage:
             return None, ""
         session = WebSession(path, self.predictor)
         video = session.video
-        sound = "with sound" if video.num_sound_tracks else "without sound, so nothing in it sounds"
+        sound = (
+            "with sound"
+            if video.sound_track is not None
+            else "without sound, so nothing in it sounds"
+        )
         return session, f"{session.seconds:.1f} s, {video.width} x {video.height} pixels, {sound}"
 
     def _separate(self, session: WebSession | None, count: int) -> list[Any]:

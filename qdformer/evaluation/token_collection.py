@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from detectron2.data import Metadata
 from torch import Tensor
 
 from qdformer.io.image import read_label_map
+from qdformer.layers.mask_sampling import masks_at_size
 
 # The network's masks have a cell for so many pixels of the padded frame along each side.
-_MASK_STRIDE = 4
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,9 @@ def match_tokens(
             ignored = truth == metadata.ignore_label
             labels = np.unique(truth[~ignored & (truth > 0)])
             chosen = np.flatnonzero(confident[frame])
-            masks = _at_size(output["masks"][frame, chosen], clip["image"], truth.shape)
+            masks = masks_at_size(
+                output["masks"][frame, chosen], clip["image"].shape[-2:], truth.shape
+            )
             covered = (masks > mask_threshold).numpy() & ~ignored
             frames += [frame] * len(chosen)
             tokens += chosen.tolist()
@@ -106,29 +106,6 @@ def _best_class(mask: np.ndarray, truth: np.ndarray, labels: np.ndarray, min_iou
         if iou >= min_iou and iou > best_iou:
             best, best_iou = int(label), iou
     return best
-
-
-def _at_size(masks: Tensor, image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bring masks (n, h, w) of a padded frame to (n, H, W) of the label map, without the padding.
-
-    Logits are interpolated, as for the label maps that are evaluated.
-
-    Args:
-        masks: (n, h, w).
-        image: (T, 3, height, width), the frames before they were padded.
-        size: (H, W).
-    """
-    rows, columns = [
-        2 * (pixels / (_MASK_STRIDE * cells)) * (torch.arange(length) + 0.5) / length - 1
-        for pixels, cells, length in zip(image.shape[-2:], masks.shape[-2:], size)
-    ]
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    grid = torch.stack((x, y), dim=-1)[None]
-    # One picture of one channel each, of which there may be none.
-    grid = grid.expand(len(masks), -1, -1, -1)
-    logits = masks.cpu().float().logit(1e-6)[:, None]
-    logits = F.grid_sample(logits, grid, align_corners=False, padding_mode="border")
-    return logits[:, 0].sigmoid()
 
 
 def _codes(codes: Tensor | None, where: tuple[np.ndarray, np.ndarray]) -> np.ndarray | None:

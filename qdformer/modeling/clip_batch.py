@@ -8,8 +8,7 @@ from detectron2.structures import ImageList
 from torch import Tensor
 
 from qdformer.layers.clip_padding import repeat_for_frames
-
-MASK_STRIDE = 4
+from qdformer.layers.mask_sampling import MASK_STRIDE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qdformer.layers.mask_sampling import pixel_grid
+
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
@@ -109,21 +111,3 @@ def contending_classes(probabilities: Tensor) -> Tensor:
     order = torch.arange(len(beaten), device=beaten.device)
     beaten &= ~beaten.t() | (order < order[:, None])
     return (~beaten.any(1)).nonzero().flatten()
-
-
-def pixel_grid(valid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where the pixels of a result lie in the padded frame, as ``grid_sample`` counts.
-
-    Args:
-        valid: (2,) the fraction of height and width that is not padding.
-        size: (H, W) of the result.
-
-    Returns:
-        (1, H, W, 2), x and y in [-1, 1].
-    """
-    rows, columns = [
-        2 * fraction * (torch.arange(length) + 0.5) / length - 1
-        for fraction, length in zip(valid, size)
-    ]
-    y, x = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack((x, y), dim=-1)[None]

@@ -18,6 +18,8 @@ _JITTER = Fraction(50, 1000)  # seconds between two packets that are no gap
 # Terms of the ratio on both sides of a piece that its samples depend on. The kernel reaches
 # 6 / 0.99 periods of the lower rate, and each term covers at least one.
 _MARGIN = 7
+_SHARES = {"FL": 0.5, "FR": 0.5, "FC": 0.5**0.5, "LFE": 0.0, "LFE2": 0.0}
+_USUAL = {6: "5.1", 8: "7.1"}
 
 
 class SoundTrack:
@@ -151,9 +153,23 @@ def _samples(frame: av.AudioFrame, mono: bool) -> np.ndarray:
     # In float64, where no sum of float32 samples is too large.
     samples = samples.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        samples = samples.mean(axis=0, keepdims=True) if mono else samples
+        samples = _mixed(samples, zero, frame.layout) if mono else samples
         samples = ((samples - zero) / scale).astype(np.float32)
     return np.nan_to_num(samples, copy=False, nan=0, posinf=0, neginf=0)
+
+
+def _mixed(samples: np.ndarray, zero: float, layout: av.AudioLayout) -> np.ndarray:
+    """(C, L) to (1, L): the mean of one channel or two, of more as ITU-R BS.775 mixes them down.
+
+    There the center, which has the speech, counts most, and the low-frequency effects nothing.
+    """
+    names = [channel.name for channel in layout.channels]
+    if "FL" not in names and len(names) in _USUAL:  # channels without names
+        names = [channel.name for channel in av.AudioLayout(_USUAL[len(names)]).channels]
+    if len(samples) < 3 or len(names) != len(samples) or "FL" not in names:
+        return samples.mean(axis=0, keepdims=True)
+    weights = [_SHARES.get(name, 0.5**1.5) for name in names]
+    return np.array([weights]) @ (samples - zero) + zero
 
 
 def _stretched(samples: np.ndarray, factor: float) -> np.ndarray:

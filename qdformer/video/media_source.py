@@ -104,7 +104,7 @@ class MediaSource:
             # An empty packet would end the decoding.
             yield from (packet for packet in container.demux(stream) if packet.size)
         except Exception as error:  # it ends within a packet, or its structure is damaged
-            self._warn_once("breaks off", f"{error}; what follows is left out")
+            self.warn_once("breaks off", f"{error}; what follows is left out")
 
     def decoded(self, container: InputContainer, stream: Stream, what: str) -> Iterator[Frame]:
         """The frames of a stream; what cannot be decoded is passed over and logged once.
@@ -125,9 +125,10 @@ class MediaSource:
                 continue
             yield from frames
         if lost:
-            self._warn_once(f"has damaged {what}", f"{lost} packets cannot be decoded")
+            self.warn_once(f"has damaged {what}", f"{lost} packets cannot be decoded")
 
-    def _warn_once(self, what: str, details: str) -> None:
+    def warn_once(self, what: str, details: str) -> None:
+        """Log what is wrong with the file, once for each thing."""
         if what not in self._told:
             self._told.add(what)
             logger.warning("%s: %s (%s).", self.name, what, details)

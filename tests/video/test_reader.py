@@ -198,23 +198,45 @@ def test_what_is_transparent_in_a_gif_is_white(tmp_path):
     assert (picture[:, 20:] == 255).all()
 
 
-def test_pictures_that_change_their_size_are_brought_to_the_first(tmp_path):
+def film_of_sizes(path, header, *sizes):
+    """VP8 of (height, width, gray) pictures behind a header of another size."""
     packets = []
-    for height, width, gray in ((48, 64, 40), (24, 96, 200)):
-        encoder = av.CodecContext.create("mjpeg", "w")
-        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuvj420p"
+    for height, width, gray in sizes:
+        encoder = av.CodecContext.create("libvpx", "w")
+        encoder.width, encoder.height, encoder.pix_fmt = width, height, "yuv420p"
         encoder.time_base = Fraction(1, 10)
         image = np.full((height, width, 3), gray, np.uint8)
-        packets += encoder.encode(av.VideoFrame.from_ndarray(image, format="rgb24"))
-    with av.open(str(tmp_path / "film.mkv"), "w") as output:
-        stream = output.add_stream("mjpeg", rate=10, width=64, height=48, pix_fmt="yuvj420p")
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        packets += [*encoder.encode(frame), *encoder.encode(None)]
+    height, width = header
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libvpx", rate=10, width=width, height=height)
         for index, packet in enumerate(packets):
             packet.stream, packet.time_base = stream, Fraction(1, 10)
             packet.pts = packet.dts = index
             output.mux(packet)
-    pictures = list(VideoFile(tmp_path / "film.mkv").pictures())
-    assert [p.image.shape for p in pictures] == [(48, 64, 3)] * 2
-    assert grays(pictures) == pytest.approx([40, 200], abs=4)
+    return VideoFile(path)
+
+
+def test_pictures_that_change_their_size_are_fitted_into_that_of_the_video(tmp_path):
+    video = film_of_sizes(tmp_path / "film.mkv", (48, 64), (48, 64, 40), (24, 96, 200))
+    first, second = (picture.image for picture in video.pictures())
+    assert first.shape == second.shape == (48, 64, 3)
+    # 96 x 24 is 64 x 16 here, between two black bars.
+    assert second[16:32].mean() == pytest.approx(200, abs=4)
+    assert second[:15].max() < 8 and second[33:].max() < 8
+
+
+def test_a_video_whose_size_grows_is_as_large_as_its_header_says(tmp_path):
+    video = film_of_sizes(tmp_path / "film.mkv", (96, 128), (24, 32, 40), (96, 128, 200))
+    assert (video.height, video.width) == (96, 128)
+    assert [p.image.shape for p in video.pictures()] == [(96, 128, 3)] * 2
+    assert grays(video.pictures()) == pytest.approx([40, 200], abs=4)
+
+
+def test_a_header_that_asks_for_too_much_is_not_believed(tmp_path):
+    video = film_of_sizes(tmp_path / "film.mkv", (8000, 8000), (24, 32, 40))
+    assert (video.height, video.width) == (24, 32)
 
 
 def test_the_picture_stream_is_no_cover(tmp_path):

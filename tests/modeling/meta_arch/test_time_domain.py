@@ -5,7 +5,7 @@ from detectron2.utils.events import EventStorage
 import qdformer.modeling.meta_arch.time_domain  # noqa: F401
 from qdformer.errors import InputError
 from qdformer.modeling.inference import segment_clip
-from qdformer.modeling.windows import cut
+from qdformer.modeling.windows import slice_clip
 from tests.samples import make_clip, small_model
 
 TIME_DOMAIN = ["MODEL.META_ARCHITECTURE", "TimeDomainBaseline", "INPUT.SEPARATION.METHOD", "nmf"]
@@ -105,7 +105,7 @@ def test_long_clips_go_window_by_window_with_their_sounds(models):
     window, overlap = separated.window, separated.overlap
     separated.window, separated.overlap = 4, 2
     (result,) = separated([clip])
-    first, second = (separated([cut(clip, n, n + 4)])[0] for n in (0, 2))
+    first, second = (separated([slice_clip(clip, n, n + 4)])[0] for n in (0, 2))
     separated.window, separated.overlap = window, overlap
     for name in ("scores", "sem_seg", "masks"):
         assert torch.equal(result[name], torch.cat((first[name][:3], second[name][1:])))
