@@ -13,7 +13,6 @@ from typing import Literal
 import numpy as np
 
 from qdformer.errors import InputError
-from qdformer.io.paths import ensure_within
 from qdformer.synthetic.drawings import BACKGROUND_NAMES, CUTOUT_NAMES, DRAWN_CLASSES
 from qdformer.synthetic.sounds import NOISE_CLASSES, NOISE_NAMES, SOUND_CLASSES, SOUND_NAMES
 
@@ -84,8 +83,7 @@ class AssetFolders:
         """The assets of a kind by class; backgrounds are one class without a name.
 
         Raises:
-            InputError: the folder does not exist or has nothing of this kind in it, or a link leads
-                out of it.
+            InputError: the folder does not exist or has nothing of this kind in it.
         """
         folder = getattr(self, kind)
         if folder is None:
@@ -98,8 +96,6 @@ class AssetFolders:
         else:
             folders = sorted(path for path in Path(folder).iterdir() if path.is_dir())
             groups = {path.name: path for path in folders if not path.name.startswith(".")}
-            for path in groups.values():
-                ensure_within(folder, path)
         if not groups:
             raise InputError(f"{folder}: has no folder in it; {kind} lie in one folder a class")
         return {group: _files(kind, folder, group, path) for group, path in groups.items()}
@@ -200,6 +196,4 @@ def _files(kind: Kind, root: Path, group: str, folder: Path) -> list[Asset]:
     found = [path for path in paths if path.suffix.lower() in _SUFFIXES[kind]]
     if not found:
         raise InputError(f"{folder}: has no {kind} in it (files of {', '.join(_SUFFIXES[kind])})")
-    for path in found:
-        ensure_within(root, path)
     return [Asset(kind, group, path.stem, path) for path in found]

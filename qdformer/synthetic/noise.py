@@ -16,7 +16,6 @@ from torchaudio.functional import add_noise
 
 from qdformer.audio.log_mel import SAMPLE_RATE
 from qdformer.errors import InputError
-from qdformer.io.paths import ensure_within
 from qdformer.synthetic.asset_readers import loud_starts, read_sound
 from qdformer.synthetic.assets import Asset
 
@@ -136,8 +135,6 @@ def find_recordings(folder: str | Path) -> list[Asset]:
         raise InputError(
             f"{folder}: has no noise recordings in it; put files of {', '.join(_SUFFIXES)} there."
         )
-    for path in paths:
-        ensure_within(folder, path)
     return [Asset("noise", path.parent.name, path.stem, path) for path in paths]
 
 

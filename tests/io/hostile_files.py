@@ -8,7 +8,6 @@ import csv
 import json
 import os
 import pickle
-import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -168,32 +167,6 @@ def _edit_table(base: Path, column: int, value: str) -> None:
         csv.writer(file).writerows(rows)
 
 
-def _link(path: Path, outside: Path) -> None:
-    """Puts a link to a copy elsewhere in the place of a file or folder."""
-    target = outside / path.name
-    outside.mkdir(exist_ok=True)
-    shutil.move(path, target)
-    path.symlink_to(target, target.is_dir())
-
-
-def _linked(relative: str) -> Callable[[Path, Path], None]:
-    return lambda base, outside: _link(base / relative, outside)
-
-
-def _relative_link(base: Path, outside: Path) -> None:
-    path = base / "s4_data/visual_frames/train/dog_barking/-a_1/-a_1_1.png"
-    _link(path, outside)
-    path.unlink()
-    path.symlink_to(os.path.relpath(outside / path.name, path.parent))
-
-
-def _link_to_link(base: Path, outside: Path) -> None:
-    path = base / "s4_data/gt_masks/train/dog_barking/-a_1/-a_1_1.png"
-    _link(path, outside)
-    path.rename(base / "inside.png")
-    path.symlink_to(base / "inside.png")
-
-
 TREES: dict[str, Callable[[Path, Path], None]] = {
     **{
         f"{value} as {field}": lambda base, outside, column=column, value=value: _edit_table(
@@ -202,18 +175,6 @@ TREES: dict[str, Callable[[Path, Path], None]] = {
         for field, column in (("name", 0), ("category", 2), ("split", 3))
         for value in ("{outside}", "..", "../..", "../../outside", "a/../..", "/", "x\0y", "x\ny")
     },
-    "a link as list": _linked("s4_meta_data.csv"),
-    "a link as frame": _linked("s4_data/visual_frames/train/dog_barking/-a_1/-a_1_1.png"),
-    "a link as mask": _linked("s4_data/gt_masks/train/dog_barking/-a_1/-a_1_1.png"),
-    "a link as sound": _linked("s4_data/audio_wav/train/dog_barking/-a_1.wav"),
-    "a link as folder of frames": _linked("s4_data/visual_frames/train/dog_barking/-a_1"),
-    "a link as folder of masks": _linked("s4_data/gt_masks/train/dog_barking/-a_1"),
-    "a link as category": _linked("s4_data/visual_frames/train/dog_barking"),
-    "a link as split": _linked("s4_data/audio_wav/train"),
-    "a link as kind": _linked("s4_data/gt_masks"),
-    "a link as all data": _linked("s4_data"),
-    "a relative link": _relative_link,
-    "a link to a link": _link_to_link,
 }
 """What is done to the tree of S4 in tests/data/conftest.py: its folder, a folder outside of it."""
 

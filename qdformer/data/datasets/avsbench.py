@@ -19,7 +19,6 @@ from qdformer.data.datasets.classes import AVSS_CLASSES, BACKGROUND, class_palet
 from qdformer.data.datasets.layout import Layout, clip_record, find_folder, read_table
 from qdformer.errors import InputError
 from qdformer.io.image import IGNORE_LABEL, read_size
-from qdformer.io.paths import ensure_within
 
 PREFIX = "avsbench"
 
@@ -171,7 +170,7 @@ def load_avs(root: str | Path, layout: str, split: str) -> list[dict[str, Any]]:
 
     Raises:
         InputError: there is no such layout or split; the tree, its list or a file that the list
-            asks for is missing; a name in the list or a link leads out of the tree; the first frame
+            asks for is missing; a name in the list leads out of the tree; the first frame
             of a clip is no image; the split has no clips.
     """
     if layout not in LAYOUTS:
@@ -198,7 +197,6 @@ def _load(name: str, layout: Layout, split: str) -> list[dict[str, Any]]:
     metadata = MetadataCatalog.get(name)
     if layout.class_list and metadata.get("stuff_classes") is None:
         folder = find_folder(metadata.root, layout)
-        ensure_within(folder, folder / layout.class_list)
         _set_classes(name, read_classes(folder / layout.class_list))
     table = find_folder(metadata.root, layout) / layout.table
     written = table.stat().st_mtime_ns if table.is_file() else None

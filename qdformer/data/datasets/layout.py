@@ -13,7 +13,6 @@ from typing import Any
 
 from qdformer.errors import InputError
 from qdformer.io.image import LabelFormat
-from qdformer.io.paths import ensure_link_within, ensure_within
 from qdformer.io.run_lengths import FrameAnnotation, read_annotations
 
 logger = logging.getLogger(__name__)
@@ -106,10 +105,9 @@ def read_table(folder: str | Path, layout: Layout) -> list[dict[str, str]]:
 
     Raises:
         InputError: the list is missing, is no csv file, lacks a column or a field, or has one
-            twice; it is a link out of the folder, or a field would lead out of it.
+            twice; or a field would lead out of the folder.
     """
     path = Path(folder, layout.table)
-    ensure_within(folder, path)
     if not path.is_file():
         raise InputError(f"{path}: the list of clips is missing; restore it.")
     try:
@@ -183,7 +181,7 @@ def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
         ``width``.
 
     Raises:
-        InputError: frames, all masks or the sound are missing, or a link leads out of the folder.
+        InputError: frames, all masks or the sound are missing.
     """
     frames = numbered_files(folder, layout.frames, clip)
     pattern = os.path.join(folder, layout.frames.format(**clip, index="<number>"))
@@ -200,7 +198,6 @@ def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
     sound = next(filter(os.path.isfile, sounds), None)
     if sound is None:
         raise InputError(f"{' or '.join(sounds)}: the sound of this clip is missing; restore it.")
-    ensure_within(folder, sound)
     return {
         "file_names": list(frames.values()),
         "audio_file_name": sound,
@@ -232,12 +229,11 @@ def find_masks(
     """The masks of one format that a clip has, by the number of their frame.
 
     Raises:
-        InputError: a link leads out of the data set's folder, or a file of annotations is broken.
+        InputError: a file of annotations is broken.
     """
     if label_format != "coco":
         return {**numbered_files(folder, template, clip)}
     path = os.path.join(folder, template.format(**clip))
-    ensure_within(folder, path)
     _, annotations = read_annotations(path)
     names = {index: Path(frame).relative_to(folder).as_posix() for index, frame in frames.items()}
     return {index: annotations[name] for index, name in names.items() if name in annotations}
@@ -247,13 +243,9 @@ def numbered_files(folder: str | Path, template: str, clip: Mapping[str, str]) -
     """Paths of the files that fit a template of :class:`Layout`, by their number, in its order.
 
     Anything else in the folder is passed over; a folder that is not there has no files.
-
-    Raises:
-        InputError: a link leads out of the data set's folder.
     """
     start, suffix = template.format(**clip, index="\0").split("\0")
     directory, prefix = os.path.split(os.path.join(folder, start))
-    ensure_within(folder, directory)
     files = {}
     try:
         with os.scandir(directory) as entries:
@@ -261,8 +253,6 @@ def numbered_files(folder: str | Path, template: str, clip: Mapping[str, str]) -
                 name = entry.name
                 number = name[len(prefix) : len(name) - len(suffix)]
                 if name.startswith(prefix) and name.endswith(suffix) and number.isdecimal():
-                    if entry.is_symlink():
-                        ensure_link_within(folder, entry.path)
                     files[int(number)] = entry.path
     except OSError:
         return {}

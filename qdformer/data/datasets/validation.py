@@ -33,7 +33,6 @@ from qdformer.io.image import (
     read_image,
     read_label_map,
 )
-from qdformer.io.paths import ensure_within
 
 # What keeps a training from starting or spoils it, and what it can do with.
 ERRORS = {
@@ -144,7 +143,6 @@ def _check_layout(
     num_classes = 2
     if layout.class_list:
         path = folder / layout.class_list
-        ensure_within(folder, path)
         if classes is None:
             classes = read_classes(path)
         else:

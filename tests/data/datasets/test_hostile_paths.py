@@ -3,9 +3,8 @@ import os
 import shutil
 
 import pytest
-from detectron2.data import DatasetCatalog
 
-from qdformer.data.datasets.avsbench import load_avs, register_avs
+from qdformer.data.datasets.avsbench import load_avs
 from qdformer.data.datasets.classes import read_classes
 from qdformer.data.datasets.validation import check_tree
 from qdformer.errors import InputError
@@ -31,13 +30,6 @@ def test_no_file_outside_of_the_data_set_is_opened(avsbench_tree_s4, outside, tr
     assert not [path for path in opened if path.startswith(str(outside.parent))]
 
 
-@pytest.mark.parametrize("trick", [trick for trick in TREES if "link" in trick])
-def test_links_are_named_with_their_target(avsbench_tree_s4, outside, trick):
-    TREES[trick](avsbench_tree_s4 / "Single-source", outside)
-    with pytest.raises(InputError, match="leads to .*/outside/.*, out of the data set's folder"):
-        load_avs(avsbench_tree_s4, "s4", "train")
-
-
 def load_all(root):
     return [
         load_avs(root, layout, split)
@@ -61,39 +53,17 @@ def test_the_root_and_the_folder_of_a_layout_may_be_links(
             assert os.path.isfile(record["audio_file_name"])
 
 
-def test_links_inside_of_the_data_set_are_followed(avsbench_tree_s4):
-    base = avsbench_tree_s4 / "Single-source"
+def test_links_to_another_disk_are_followed(avsbench_tree_s4, tmp_path_factory):
+    base, disk = avsbench_tree_s4 / "Single-source", tmp_path_factory.mktemp("disk")
     expected = load_avs(avsbench_tree_s4, "s4", "train")
-    (base / "stored").mkdir()
     for name in ("visual_frames", "gt_masks"):
-        shutil.move(base / "s4_data" / name, base / "stored" / name)
-        (base / "s4_data" / name).symlink_to(f"../stored/{name}")
+        shutil.move(base / "s4_data" / name, disk / name)
+        (base / "s4_data" / name).symlink_to(disk / name)
     frame = base / "s4_data/visual_frames/train/dog_barking/-a_1/-a_1_1.png"
-    frame.rename(base / "frame.png")
-    frame.symlink_to(base / "frame.png")
-    with opened_paths() as opened:
-        assert load_avs(avsbench_tree_s4, "s4", "train") == expected
-    assert str(base / "frame.png") in opened
-
-
-def test_class_list_and_masks_of_avss(avsbench_tree_avss, outside):
-    base = avsbench_tree_avss / "AVSBench_semantic"
-    outside.mkdir()
-    shutil.move(base / "v2/r_0_10000/labels_rgb", outside / "labels_rgb")
-    (base / "v2/r_0_10000/labels_rgb").symlink_to(outside / "labels_rgb")
-    # The index masks are used, but the color masks are compared with them.
-    report = check_tree(avsbench_tree_avss)
-    assert [finding.kind for finding in report.findings if "leads to" in finding.text] == [
-        "missing"
-    ]
-    shutil.move(base / "label2idx.json", outside / "label2idx.json")
-    (base / "label2idx.json").symlink_to(outside / "label2idx.json")
-    register_avs("hostile", avsbench_tree_avss)
-    with opened_paths() as opened:
-        with pytest.raises(InputError, match="label2idx.json: leads to"):
-            DatasetCatalog.get("hostile_avss_test")
-        assert "label2idx.json: leads to" in str(check_tree(avsbench_tree_avss))
-    assert str(outside / "label2idx.json") not in opened
+    frame.rename(disk / "frame.png")
+    frame.symlink_to(disk / "frame.png")
+    assert load_avs(avsbench_tree_s4, "s4", "train") == expected
+    assert check_tree(avsbench_tree_s4).can_train
 
 
 def test_a_pipe_as_list_is_not_waited_for(avsbench_tree_s4, tmp_path):
@@ -137,20 +107,6 @@ def test_a_sound_class_list_is_read(tmp_path):
     path = tmp_path / "label2idx.json"
     path.write_text(json.dumps({"background": 0, "ape": "1"}))
     assert read_classes(path) == ("background", "ape")
-
-
-@pytest.mark.parametrize("place", ["sounds/a", "sounds/a/1-1-A.wav", "cutouts/a/1.png"])
-def test_assets_from_elsewhere(tmp_path, outside, place):
-    for name in ("cutouts/a/1.png", *(f"sounds/a/1-{i}-A.wav" for i in range(3))):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    folders = AssetFolders(tmp_path / "cutouts", tmp_path / "sounds")
-    assert load_libraries(folders, (), ("train",))["train"].files()
-    outside.mkdir()
-    shutil.move(tmp_path / place, outside / "it")
-    (tmp_path / place).symlink_to(outside / "it")
-    with pytest.raises(InputError, match=f"{place}: leads to"):
-        load_libraries(folders, (), ("train",))
 
 
 def test_an_asset_folder_may_be_a_link(tmp_path):
