@@ -7,7 +7,8 @@ from statistics import median
 from typing import Any, Protocol
 
 import torch
-from tqdm import tqdm
+
+from qdformer.progress import Progress
 
 REFERENCE = "reference"
 WARMUP = 2
@@ -87,7 +88,7 @@ def time_in_turn(
         ``repeats`` times in seconds for each name.
     """
     seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for number in tqdm(range(-warmup, repeats), title, unit="round"):
+    for number in Progress(range(-warmup, repeats), title, unit="round"):
         gc.collect()
         for name, run in runs.items():
             lap = _time(run, clock)

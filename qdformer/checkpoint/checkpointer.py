@@ -114,8 +114,12 @@ class AVSCheckpointer(DetectionCheckpointer):
             "another OUTPUT_DIR"
         )
 
+    def has_checkpoint(self) -> bool:
+        """Whether there is one to go on from, also where ``last_checkpoint`` was lost."""
+        return bool(self._candidates())
+
     def _tagged(self) -> str:
-        return Path(self.get_checkpoint_file()).name if self.has_checkpoint() else ""
+        return self._candidates()[0].name if self.has_checkpoint() else ""
 
     def _numbered(self) -> list[Path]:
         """Checkpoints with an iteration in their name, the newest first."""
@@ -125,7 +129,8 @@ class AVSCheckpointer(DetectionCheckpointer):
     def _candidates(self) -> list[Path]:
         """Checkpoints to resume from, the best first."""
         final = Path(self.save_dir, "model_final.pth")
-        files = [Path(self.get_checkpoint_file()), *self._numbered(), final]
+        tagged = [Path(self.get_checkpoint_file())] if super().has_checkpoint() else []
+        files = [*tagged, *self._numbered(), final]
         return [file for file in dict.fromkeys(files) if file.is_file()]
 
     def load(self, path: str, *args, **kwargs) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.checkpoint.metadata import run_metadata
 from qdformer.commands import runner
+from qdformer.config.validation import check_gpus
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError, is_input_error, one_line_message
@@ -67,9 +68,11 @@ def main(argv: list[str] | None = None) -> None:
         argv: None for the process's own.
     """
     arguments = parser().parse_args(argv)
-    if arguments.num_gpus > 1:
+    if arguments.num_gpus * arguments.num_machines > 1:
         signal.signal(signal.SIGTERM, stop_children)
     try:
+        # Before processes are started, of which each would say so.
+        check_gpus(arguments.num_gpus)
         launch(
             train,
             arguments.num_gpus,

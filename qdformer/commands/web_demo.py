@@ -22,6 +22,7 @@ def _run(args: argparse.Namespace) -> None:
         args.host,
         args.port,
         lambda address: print(f"Open {address} in a browser; Ctrl-C ends it.", flush=True),
+        args.allow_host,
     )
 
 
@@ -32,6 +33,9 @@ def parser() -> argparse.ArgumentParser:
     )
     runner.add_import_flag(result)
     result.add_argument("--host", default="127.0.0.1", help="another lets others use the page")
+    result.add_argument(
+        "--allow-host", nargs="+", default=(), help="names by which others open the page"
+    )
     result.add_argument("--port", type=int, default=7860)
     add_model_options(result)
     return result

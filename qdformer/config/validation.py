@@ -188,6 +188,19 @@ def clips_per_process(cfg: CfgNode, processes: int) -> int:
     return cfg.SOLVER.IMS_PER_BATCH // processes
 
 
+def check_gpus(count: int) -> None:
+    """Refuse more GPUs than there are.
+
+    Raises:
+        InputError: names the flag, its value and what was found.
+    """
+    found = torch.cuda.device_count()
+    if count > max(1, found):
+        raise InputError(
+            f"--num-gpus is {count}, but {found} GPUs are found; give at most that many"
+        )
+
+
 def check_machine(cfg: CfgNode, num_gpus: int) -> None:
     """Refuse what this machine does not have, and an ``OUTPUT_DIR`` that cannot be written.
 
@@ -195,10 +208,7 @@ def check_machine(cfg: CfgNode, num_gpus: int) -> None:
         InputError: names the key or flag, its value and what to do.
     """
     device = check_device(cfg.MODEL.DEVICE)
-    if num_gpus > max(1, torch.cuda.device_count()):
-        raise InputError(
-            f"--num-gpus is {num_gpus}, but {torch.cuda.device_count()} GPUs are found"
-        )
+    check_gpus(num_gpus)
     if cfg.SOLVER.AMP.ENABLED and device.type != "cuda":
         raise InputError(f"SOLVER.AMP.ENABLED needs a GPU; MODEL.DEVICE is {cfg.MODEL.DEVICE}")
     make_folder(cfg.OUTPUT_DIR, f"OUTPUT_DIR is {cfg.OUTPUT_DIR!r}, which")

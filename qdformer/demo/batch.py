@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from qdformer.demo.annotate import AnnotateOptions, annotate, check_replaceable
 from qdformer.errors import InputError, make_folder, one_line_message
 from qdformer.predictor import AudioVisualPredictor
+from qdformer.progress import Progress
 from qdformer.video.reader import VideoFile
 
 logger = logging.getLogger(__name__)
@@ -65,30 +64,36 @@ def annotate_all(
         try:
             check_replaceable(folders[video])
             opened[video] = VideoFile(video, sound_track)
-        except InputError as error:
-            outcomes[video] = Outcome(video, folders[video], one_line_message(error))
+        except Exception as error:
+            outcomes[video] = Outcome(video, folders[video], _reason(video, error))
             logger.error("%s", outcomes[video].error)
     predictor = load() if opened else None
     total = sum(file.duration or 0 for file in opened.values())
-    with tqdm(total=round(total, 1), unit="s of video", unit_scale=False, disable=None) as bar:
+    with Progress(total=round(total, 1), unit="s of video", unit_scale=False) as bar:
         for number, (video, file) in enumerate(opened.items(), start=1):
             bar.set_description(f"{number}/{len(opened)} {video.name}")
             progress = functools.partial(_move, bar, bar.n)
             try:
                 annotate(predictor, file, folders[video], options, progress)
                 outcomes[video] = Outcome(video, folders[video])
-            # Also memory that runs out, and a full disk: the next video may be smaller.
-            except (InputError, OSError, RuntimeError, MemoryError) as error:
-                reason = one_line_message(error) if isinstance(error, InputError) else (
-                    f"{video}: not annotated, because {' '.join(str(error).split())[:300]}; free "
-                    "memory or disk, or give a smaller video")  # fmt: skip
-                outcomes[video] = Outcome(video, folders[video], reason)
-                logger.error("%s", reason)
+            # Whatever it is, also memory that runs out and a full disk: the others go on.
+            except Exception as error:
+                outcomes[video] = Outcome(video, folders[video], _reason(video, error))
+                logger.error("%s", outcomes[video].error)
+                logger.debug("", exc_info=error)
             progress(file.duration or 0)
             if not file.num_sound_tracks:
                 logger.warning("%s: has no sound, so that nothing in it sounds.", video)
     return [outcomes[video] for video in videos]
 
 
-def _move(bar: tqdm, start: float, seconds: float) -> None:
+def _reason(video: Path, error: Exception) -> str:
+    if isinstance(error, InputError):
+        return one_line_message(error)
+    name = str(video).encode(errors="backslashreplace").decode()
+    told = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{name}: not annotated ({told}); free memory or disk, or leave it out"
+
+
+def _move(bar: Progress, start: float, seconds: float) -> None:
     bar.update(start + seconds - bar.n)

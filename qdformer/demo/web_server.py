@@ -8,9 +8,10 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from qdformer.errors import InputError
 from qdformer.predictor import AudioVisualPredictor
@@ -33,18 +34,50 @@ _NEEDED = re.compile(
 
 
 class OnlyNeeded:
-    """ASGI middleware that knows the page's own requests and no other."""
+    """ASGI middleware that knows the page's own requests, from its own pages, and no other.
 
-    def __init__(self, app: Callable):
-        self._app = app
+    A page of somebody else's, or a name that somebody else gave this machine's address, cannot use
+    it through a visitor's browser: requests must be for an address in numbers, for ``localhost`` or
+    for one of ``hosts``, and come from a page of the same.
+    """
+
+    def __init__(self, app: Callable, hosts: Sequence[str] = ()):
+        self._app, self._hosts = app, {"localhost", *hosts}
 
     async def __call__(self, scope, receive, send) -> None:
         """As ASGI has it."""
-        if scope["type"] == "http" and not _NEEDED.fullmatch(scope["path"]):
-            await send({"type": "http.response.start", "status": 404, "headers": []})
-            await send({"type": "http.response.body", "body": b"Not here."})
-            return
+        if scope["type"] == "http":
+            headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+            host = _host_name(headers.get("host", ""))
+            refused = None
+            if not _NEEDED.fullmatch(scope["path"]):
+                refused = 404, b"Not here."
+            elif not (host in self._hosts or _is_address(host)):
+                refused = 403, b"This page is not served under that name; see --allow-host."
+            elif "origin" in headers and _host_name(headers["origin"]) != host:
+                refused = 403, b"Other pages may not use this one."
+            if refused:
+                status, text = refused
+                await send({"type": "http.response.start", "status": status, "headers": []})
+                await send({"type": "http.response.body", "body": text})
+                return
         await self._app(scope, receive, send)
+
+
+def _host_name(address: str) -> str:
+    """The host of ``host:port`` or ``scheme://host:port``, "" if it is neither."""
+    try:
+        return urlsplit(address if "//" in address else f"//{address}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
@@ -69,6 +102,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     ready: Callable[[str], None] = lambda address: None,
+    hosts: Sequence[str] = (),
 ) -> None:
     """Serve the page until the process is told to end; from the main thread.
 
@@ -77,6 +111,7 @@ def serve(
         host: the address that is listened at; others than this machine's own let others in.
         port: likewise.
         ready: called with the page's address once it can be opened.
+        hosts: names under which the page may be opened, beside this machine's addresses.
 
     Raises:
         InputError: the address cannot be listened at.
@@ -112,7 +147,7 @@ def serve(
                 footer_links=[],
                 theme=THEME,
                 css=STYLE,
-                app_kwargs={"middleware": [Middleware(OnlyNeeded)]},
+                app_kwargs={"middleware": [Middleware(OnlyNeeded, hosts=hosts)]},
             )
         except OSError as error:
             raise InputError(

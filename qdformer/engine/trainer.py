@@ -1,5 +1,6 @@
 """Detectron2's trainer with audio-visual data, evaluators, pictures and complete checkpoints."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -31,7 +32,6 @@ from qdformer.data.train_loader import TrainLoader, build_sampler
 from qdformer.data.unreadable import DropUnreadable, SkipUnreadable, without_dropped
 from qdformer.engine.hooks import (
     BestCheckpointer,
-    Preempted,
     PreemptionHook,
     SheetWriter,
     SkippedClipsReport,
@@ -39,6 +39,7 @@ from qdformer.engine.hooks import (
     StepSeed,
     ZeroGradHook,
 )
+from qdformer.engine.lock import lock_folder
 from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
@@ -124,21 +125,42 @@ class Trainer(DefaultTrainer):
             Preempted: on SIGTERM or Ctrl-C.
         """
         self._trainer.data_loader.begin(self.seed, self.start_iter)
+        main = comm.is_main_process()
+        with lock_folder(self.cfg.OUTPUT_DIR) if main else contextlib.nullcontext():
+            return self._train()
+
+    def _train(self):
         try:
             with self.stop_request:
                 return super().train()
         except NonFiniteLoss:
             raise
-        except (InputError, Preempted):
-            self.save()
-            raise
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._save_before_the_end()
                 raise
             raise InputError(
                 f"{self.cfg.OUTPUT_DIR}: cannot be written ({error.strerror}); make room, then go "
                 "on from the last checkpoint with --resume"
             ) from error
+        except BaseException as error:
+            self._save_before_the_end()
+            if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):
+                raise InputError(
+                    f"{self.cfg.OUTPUT_DIR}: a process that reads clips was ended from outside "
+                    f"({str(error).splitlines()[0]}); memory may have run out: lower "
+                    "DATALOADER.NUM_WORKERS, then go on with --resume"
+                ) from error
+            raise
+
+    def _save_before_the_end(self) -> None:
+        """Whatever ends a run does not cost the steps that were taken."""
+        try:
+            self.save()
+        except InputError:
+            raise
+        except Exception:
+            logger.exception("The last steps could not be saved")
 
     def run_step(self) -> None:
         """One step; see Detectron2's trainer."""

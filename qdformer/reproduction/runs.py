@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from tqdm import tqdm
 
 from qdformer.config.loading import find_config, load_config
 from qdformer.engine.hooks import Preempted
@@ -23,6 +22,7 @@ from qdformer.engine.setup import load_records, register_roots
 from qdformer.errors import InputError
 from qdformer.evaluation.registry import find_evaluator
 from qdformer.io.atomic_write import write_json
+from qdformer.progress import Progress
 from qdformer.reproduction.experiments import Experiment, Row
 
 TRAIN = (sys.executable, "-m", "qdformer.commands.train_net")
@@ -156,13 +156,13 @@ def execute(runs: Sequence[Run]) -> None:
     """
     missing = {run.folder: run for run in runs if not run.is_done()}
     total = sum(run.iterations for run in missing.values())
-    with tqdm(total=total, unit="it", desc=f"{len(missing)} runs", smoothing=0.02) as bar:
+    with Progress(total=total, unit="it", desc=f"{len(missing)} runs", smoothing=0.02) as bar:
         for number, run in enumerate(missing.values(), start=1):
             bar.set_description(f"{number}/{len(missing)} {run.row.name}, seed {run.seed}")
             _execute(run, bar)
 
 
-def _execute(run: Run, bar: tqdm) -> None:
+def _execute(run: Run, bar: Progress) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     cfg_file = run.folder / "run.yaml"
     cfg_file.write_text(run.cfg.dump(), encoding="utf-8")
@@ -203,7 +203,7 @@ def _execute(run: Run, bar: tqdm) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, bar: tqdm):
+def _alone(folder: Path, bar: Progress):
     """Wait for a process of an earlier call that still works in the folder."""
     with (folder / "lock").open("w") as lock:
         try:

@@ -23,12 +23,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from qdformer.data.datasets.avsbench import LAYOUTS
 from qdformer.data.datasets.classes import BACKGROUND
 from qdformer.data.datasets.layout import SPLITS, Layout
 from qdformer.errors import InputError
+from qdformer.progress import Progress
 from qdformer.synthetic.asset_readers import check_asset
 from qdformer.synthetic.assets import Asset, AssetFolders, Library, load_libraries
 from qdformer.synthetic.layout_writer import (
@@ -102,7 +102,7 @@ def compose(options: ComposeOptions) -> Path:
         manifest = _manifest(options, classes, files)
         _check_root(root, manifest)
         with _pool(options.workers) as run:
-            for _ in tqdm(
+            for _ in Progress(
                 run(check_asset, files), "checking assets", len(files), disable=not files
             ):
                 pass
@@ -110,7 +110,7 @@ def compose(options: ComposeOptions) -> Path:
             for layout in options.layouts:
                 jobs = [(layout, split, i) for split in splits for i in range(options.clips[split])]
                 work = run(_ClipWriter(options, libraries), jobs)
-                rows = list(tqdm(work, f"composing {layout}", len(jobs), unit="clip"))
+                rows = list(Progress(work, f"composing {layout}", len(jobs), unit="clip"))
                 _write_lists(root / LAYOUTS[layout].folders[0], LAYOUTS[layout], rows, classes)
         shutil.rmtree(root / _PARTIAL, ignore_errors=True)
     except OSError as error:

@@ -118,7 +118,7 @@ def test_memory_that_runs_out_costs_one_video(predictor, video, tmp_path, monkey
     monkeypatch.setattr(batch, "annotate", annotate)
     videos = [folder / "a.mkv", folder / "b.mkv"]
     first, second = annotate_all(lambda: predictor, videos, tmp_path / "out", AnnotateOptions())
-    assert "a.mkv: not annotated, because CUDA out of memory" in first.error
+    assert "a.mkv: not annotated (RuntimeError: CUDA out of memory)" in first.error
     assert not second.error and (second.folder / "overlay.mp4").is_file()
 
 

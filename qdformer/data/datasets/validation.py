@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from qdformer.audio.log_mel import SAMPLE_RATE, read_log_mel, read_waveform, required_samples
 from qdformer.data.datasets.avsbench import LAYOUTS
@@ -33,6 +32,7 @@ from qdformer.io.image import (
     read_image,
     read_label_map,
 )
+from qdformer.progress import Progress
 
 # What keeps a training from starting or spoils it, and what it can do with.
 ERRORS = {
@@ -152,7 +152,7 @@ def _check_layout(
     check = partial(_check_clip, folder, layout, class_palette(num_classes))
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(check, clips)
-        for findings in tqdm(results, layout.name, total=len(clips), unit="clip", mininterval=1):
+        for findings in Progress(results, layout.name, total=len(clips), unit="clip"):
             report.findings += findings
 
 

@@ -1,0 +1,42 @@
+"""One training at a time in a folder."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import IO
+
+from qdformer.errors import InputError
+
+_NAME = ".training"
+
+
+def lock_folder(folder: str | Path) -> IO[str]:
+    """Keep a folder for this process, and sweep what an ended one left half written.
+
+    Args:
+        folder: of a run.
+
+    Returns:
+        A file that holds the lock for as long as it is open; the system lets go of it with the
+        process, however that ends.
+
+    Raises:
+        InputError: another process trains there.
+    """
+    path = Path(folder, _NAME)
+    file = path.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        process = file.read().strip() or "unknown"
+        raise InputError(
+            f"OUTPUT_DIR is {folder}, where process {process} trains; wait for its end or choose "
+            "another folder"
+        ) from error
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    for partial in Path(folder).glob(".*.part"):
+        partial.unlink(missing_ok=True)
+    return file
