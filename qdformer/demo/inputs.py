@@ -1,9 +1,12 @@
 """Which videos a path, a folder or a pattern means."""
 
 import glob
+import logging
 from pathlib import Path
 
 from qdformer.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
@@ -23,6 +26,11 @@ def find_videos(given: str) -> list[Path]:
         found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         if not found:
             raise InputError(f"{given}: no videos in this folder ({', '.join(SUFFIXES)})")
+        others = sorted(set(path.iterdir()) - set(found))
+        if others:
+            names = ", ".join(other.name for other in others[:5])
+            more = f" and {len(others) - 5} more" if len(others) > 5 else ""
+            logger.warning("%s: passed over are %s%s; name them to take them.", path, names, more)
         return found
     # A name may look like a pattern.
     if path.exists():

@@ -1,5 +1,7 @@
 """What all charts have in common: figures of a size in pixels, their pictures, their colors."""
 
+import functools
+import re
 import textwrap
 
 import matplotlib
@@ -7,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.text import Text
 
 _DPI = 100
@@ -36,10 +39,33 @@ def picture(figure: Figure) -> np.ndarray:
     Names are written as they are: a dollar sign in one begins no formula.
     """
     for text in figure.findobj(Text):
-        text.set_parse_math(False)
+        as_written(text)
     canvas = figure.canvas
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def as_written(text: Text, longest: int | None = None) -> None:
+    """Let a text show its letters: no formula, in fonts that have them, those it can.
+
+    Args:
+        text: changed in place.
+        longest: letters that are shown at most; None for all.
+    """
+    shown = text.get_text().encode(errors="replace").decode()
+    if longest is not None:
+        shown = textwrap.shorten(shown, longest, placeholder="…") or f"{shown[: longest - 1]}…"
+    text.set_text(shown)
+    text.set_parse_math(False)
+    if not shown.isascii():
+        text.set_fontfamily([*text.get_fontfamily(), *_wide_fonts()])
+
+
+@functools.cache
+def _wide_fonts() -> tuple[str, ...]:
+    """Installed fonts with the letters of many languages, which matplotlib's own lacks."""
+    known = re.compile(r"CJK|WenQuanYi|Noto Sans$|Arial Unicode|Droid Sans Fallback|Unifont")
+    return tuple({font.name for font in fontManager.ttflist if known.search(font.name)})
 
 
 def colors(count: int) -> np.ndarray:

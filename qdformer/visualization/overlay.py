@@ -9,10 +9,13 @@ from detectron2.data import Metadata
 from detectron2.utils.visualizer import VisImage, Visualizer
 from matplotlib.artist import Artist
 
+from .chart import as_written
 from .motion import follow
 
 # Pixels of the shorter side that a class name needs to be legible.
 MIN_SIDE = 224
+
+_LONGEST_NAME = 40  # letters
 
 
 def overlay(
@@ -175,6 +178,7 @@ def _arrange_names(drawing: VisImage) -> None:
     placed = []
     for name in drawing.ax.texts:
         name.set_color("white")
+        as_written(name, _LONGEST_NAME)
         box = name.get_window_extent(renderer).padded(2)
         inwards = box.translated(
             max(-box.x0, min(0, frame.x1 - box.x1)), max(-box.y0, min(0, frame.y1 - box.y1))

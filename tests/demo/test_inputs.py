@@ -39,3 +39,11 @@ def test_nothing_found_is_said(clips, given):
 def test_addresses_are_not_fetched():
     with pytest.raises(InputError, match="no such file"):
         find_videos("http://localhost:1/video.mp4")
+
+
+def test_what_a_folder_has_besides_is_named(tmp_path, caplog):
+    for name in ["a.mp4", *(f"{k}.txt" for k in range(7))]:
+        (tmp_path / name).touch()
+    assert find_videos(str(tmp_path)) == [tmp_path / "a.mp4"]
+    (message,) = caplog.messages
+    assert "0.txt" in message and "4.txt" in message and "2 more" in message

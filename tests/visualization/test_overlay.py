@@ -239,3 +239,17 @@ def test_what_comes_from_outside_is_not_painted(metadata):
     assert unpainted[:95].max() < 0.5
     # Names stay, in the middle of the picture.
     assert unpainted[101:].min() > 0.5 and (unpainted[180:] == 1).all()
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "x" * 20000, "a\nb", "狗", "\udcff"])
+def test_any_name_is_drawn_as_text(name):
+    names = {"stuff_classes": ["background", name], "stuff_colors": [(0, 0, 0), (200, 30, 30)]}
+    metadata = Metadata(ignore_label=255, **names)
+    labels = np.zeros((64, 96), np.uint8)
+    labels[20:50, 20:70] = 1
+    image = np.zeros((64, 96, 3), np.uint8)
+    plain = overlay(image, labels, Metadata(ignore_label=255, **names | {
+        "stuff_classes": ["background", " "]}))  # fmt: skip
+    drawn = overlay(image, labels, metadata)
+    assert drawn.shape == plain.shape
+    assert (drawn != plain).any()
