@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from detectron2.utils.events import EventStorage
 
 from qdformer.modeling.codebook import Codebook
 from qdformer.modeling.criterion import SegmentationCriterion
 from qdformer.modeling.matcher import LossWeights
-from tests.samples import make_predictions
+from tests.samples import make_clip, make_predictions, small_model
 
 
 def tokens():
@@ -38,13 +39,28 @@ def loss(index):
     return sum(SegmentationCriterion(weights=LossWeights())(*clip(index), [3]).values())
 
 
+def gradients(clips):
+    """Of a step of the whole network; normalization over a batch needs GPUs to be shared."""
+    model = small_model(
+        "MODEL.RESNETS.NORM", "FrozenBN", "MODEL.QDFORMER.RECOMBINATION", False
+    ).train()
+    with EventStorage():
+        sum(model(clips).values()).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def clips_of(*indices):
+    return [make_clip(seed=index, objects=2 - index) for index in indices]
+
+
 def run_half(rank, folder):
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/rendezvous", world_size=2, rank=rank
     )
     state = learn(tokens()[rank::2])
     revived = learn(tokens()[rank::2], rank, revive_below=1.0)
-    torch.save((state, loss(rank), revived), f"{folder}/{rank}.pt")
+    step = gradients(clips_of(rank))
+    torch.save((state, loss(rank), revived, step), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
@@ -63,7 +79,7 @@ def test_codebook_statistics_are_shared(halves):
 
 
 def test_a_word_returns_at_the_same_token_in_every_process(halves):
-    (*_, first), (*_, second) = halves
+    (_, _, first, _), (_, _, second, _) = halves
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     gaps = torch.cdist(first["codewords"], tokens().flatten(0, 1)).amin(1)
     assert (gaps == 0).any()
@@ -71,7 +87,17 @@ def test_a_word_returns_at_the_same_token_in_every_process(halves):
 
 def test_losses_are_divided_by_the_objects_of_all_processes(halves):
     """The mean over processes, as DDP takes it of the gradients, weighs every object alike."""
-    mean = sum(half for _, half, _ in halves) / 2
+    mean = sum(half for _, half, *_ in halves) / 2
     counts = [int(clip(index)[1].sounding.sum()) for index in range(2)]
     expected = sum(loss(index) * count for index, count in enumerate(counts)) / sum(counts)
     torch.testing.assert_close(mean, expected)
+
+
+def test_two_processes_take_the_step_of_one(halves):
+    """DDP averages gradients over processes."""
+    whole = gradients(clips_of(0, 1))
+    (*_, first), (*_, second) = halves
+    assert whole.keys() == first.keys() == second.keys()
+    for name, gradient in whole.items():
+        mean = (first[name] + second[name]) / 2
+        torch.testing.assert_close(mean, gradient, rtol=1e-4, atol=1e-5, msg=name)
