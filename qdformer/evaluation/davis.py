@@ -53,15 +53,17 @@ def boundary_f(pred: np.ndarray, gt: np.ndarray, bound_th: float = 0.008) -> flo
         raise ValueError(f"expected two masks of one shape (H, W), got {pred.shape} and {gt.shape}")
     radius = bound_th if bound_th >= 1 else math.ceil(bound_th * math.hypot(*pred.shape))
 
-    squared_radius = math.floor(radius**2)
     window = _window(pred | gt)
-    masks = np.stack([pred[window], gt[window]])
-    boundaries = _boundaries(_pack(masks, math.isqrt(squared_radius)), masks.shape[-1])
-    pred_length, gt_length = map(_count, boundaries)
+    boundaries = [_boundary(mask[window]) for mask in (pred, gt)]
+    pred_length, gt_length = map(np.count_nonzero, boundaries)
     if pred_length == 0 or gt_length == 0:
         return float(pred_length == gt_length)
 
-    pred_matched, gt_matched = map(_count, boundaries & _near(boundaries, squared_radius)[::-1])
+    reach = np.arange(-math.floor(radius), math.floor(radius) + 1)
+    disk = (reach[:, None] ** 2 + reach**2 <= radius**2).astype(np.uint8)
+    near_pred, near_gt = (cv2.dilate(boundary, disk) for boundary in boundaries)
+    pred_matched = np.count_nonzero(boundaries[0] & near_gt)
+    gt_matched = np.count_nonzero(boundaries[1] & near_pred)
     # 2PR / (P + R) as a quotient of integers, which is rounded once.
     total = pred_matched * gt_length + gt_matched * pred_length
     return 2 * pred_matched * gt_matched / total if total else 0.0
@@ -93,68 +95,11 @@ def _window(mask: np.ndarray) -> tuple[slice, slice]:
     return slice(max(y - 1, 0), y + height + 1), slice(max(x - 1, 0), x + width + 1)
 
 
-def _pack(masks: np.ndarray, margin: int) -> np.ndarray:
-    """Masks (M, H, W) bool as bits: (M, H, words), bit k of a word i is pixel 64 i + k of its row.
-
-    What moves masks sideways carries over into the next row, but at most into the empty pixels that
-    end each row, ``margin`` or more.
-    """
-    *planes, width = masks.shape
-    words = math.ceil((width + margin) / 64)
-    padded = np.zeros((*planes, 64 * words), bool)
-    padded[..., :width] = masks
-    return np.packbits(padded, bitorder="little").view("<u8").reshape(*planes, words)
-
-
-def _count(words: np.ndarray) -> int:
-    return int(np.count_nonzero(np.unpackbits(words.view(np.uint8))))
-
-
-def _east(words: np.ndarray, step: int) -> np.ndarray:
-    """Packed masks moved ``step`` pixels to the east, 1 to 63."""
-    line = words.reshape(-1)
-    moved = line << step
-    moved[1:] |= line[:-1] >> 64 - step
-    return moved.reshape(words.shape)
-
-
-def _west(words: np.ndarray, step: int) -> np.ndarray:
-    """Packed masks moved ``step`` pixels to the west, 1 to 63."""
-    line = words.reshape(-1)
-    moved = line >> step
-    moved[:-1] |= line[1:] << 64 - step
-    return moved.reshape(words.shape)
-
-
-def _boundaries(masks: np.ndarray, width: int) -> np.ndarray:
-    """Pixels of packed masks of this width that differ from their neighbor in the east, south or
-    south-east.
-    """
-    neighbors = _west(masks, 1)
-    has_neighbor = np.packbits(np.arange(64 * masks.shape[-1]) < width - 1, bitorder="little").view(
-        "<u8"
-    )
-    boundaries = masks ^ neighbors
-    boundaries[:, :-1] |= masks[:, :-1] ^ neighbors[:, 1:]
-    boundaries &= has_neighbor
-    boundaries[:, :-1] |= masks[:, :-1] ^ masks[:, 1:]
-    return boundaries
-
-
-def _near(boundaries: np.ndarray, squared_radius: int) -> np.ndarray:
-    """Pixels with a boundary pixel at most that far away: packed boundaries dilated with a disk.
-
-    The disk is put together row by row from the outside: what its outer rows make is moved on by
-    one row, up and down, and joined with the run of pixels that is the next row.
-    """
-    near, run, half_length = np.zeros_like(boundaries), boundaries, 0
-    for row in range(math.isqrt(squared_radius), -1, -1):
-        inner = near.copy()
-        inner[:, 1:] |= near[:, :-1]
-        inner[:, :-1] |= near[:, 1:]
-        while half_length < (wanted := math.isqrt(squared_radius - row**2)):
-            # Three copies of a run leave no gap as long as none is moved by more than its length.
-            step = min(wanted - half_length, 2 * half_length + 1, 63)
-            run, half_length = run | _east(run, step) | _west(run, step), half_length + step
-        near = inner | run
-    return near
+def _boundary(mask: np.ndarray) -> np.ndarray:
+    """Pixels that differ from their neighbor in the east, south or south-east, (H, W) uint8."""
+    # What lies beyond the last row and column is what is in them.
+    below, right = np.roll(mask, -1, 0), np.roll(mask, -1, 1)
+    below[-1], right[:, -1] = mask[-1], mask[:, -1]
+    diagonal = np.roll(below, -1, 1)
+    diagonal[:, -1] = below[:, -1]
+    return ((mask ^ right) | (mask ^ below) | (mask ^ diagonal)).view(np.uint8)
