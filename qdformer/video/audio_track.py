@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 
 import av
@@ -18,6 +18,7 @@ _JITTER = Fraction(50, 1000)  # seconds between two packets that are no gap
 # Terms of the ratio on both sides of a piece that its samples depend on. The kernel reaches
 # 6 / 0.99 periods of the lower rate, and each term covers at least one.
 _MARGIN = 7
+_CANCELED = 0.01  # of the channels' energy
 _SHARES = {"FL": 0.5, "FR": 0.5, "FC": 0.5**0.5, "LFE": 0.0, "LFE2": 0.0}
 _USUAL = {6: "5.1", 8: "7.1"}
 
@@ -25,14 +26,20 @@ _USUAL = {6: "5.1", 8: "7.1"}
 class SoundTrack:
     """A file's sound at 16 kHz, read from front to back."""
 
-    def __init__(self, frames: Iterator[av.AudioFrame], start: Fraction) -> None:
+    def __init__(
+        self,
+        frames: Iterator[av.AudioFrame],
+        start: Fraction,
+        warn: Callable[[str, str], None] = lambda what, details: None,
+    ) -> None:
         """Takes frames as they are needed.
 
         Args:
             frames: of one track, in order.
             start: what is second 0, in the frames' own clock; sound before it is left out.
+            warn: called once at the end of sound that is lost where channels are mixed to one.
         """
-        self._sound = PlacedSound(frames, start, mono=True)
+        self._sound = PlacedSound(frames, start, mono=True, warn=warn)
         self._forgotten = -(2**62)
 
     def read(self, start: int, count: int) -> np.ndarray:
@@ -81,7 +88,13 @@ class PlacedSound:
         over: nothing follows.
     """
 
-    def __init__(self, frames: Iterator[av.AudioFrame], start: Fraction, mono: bool) -> None:
+    def __init__(
+        self,
+        frames: Iterator[av.AudioFrame],
+        start: Fraction,
+        mono: bool,
+        warn: Callable[[str, str], None] = lambda what, details: None,
+    ) -> None:
         """Decodes the first frame.
 
         Args:
@@ -89,8 +102,10 @@ class PlacedSound:
             start: what is sample 0, in seconds of the frames' own clock.
             mono: the mean of the channels is taken; the number of channels must not change
                 otherwise.
+            warn: see :class:`SoundTrack`.
         """
-        self._frames, self._start, self._mono = frames, start, mono
+        self._frames, self._start, self._mono, self._warn = frames, start, mono, warn
+        self._energy = np.zeros(2)  # of the channels, and of what is left of them
         # (place, (C, L) samples), ascending and without overlap.
         self._pieces: deque[tuple[int, np.ndarray]] = deque()
         self.rate: int | None = None
@@ -119,10 +134,13 @@ class PlacedSound:
     def _decode(self) -> None:
         frame = next(self._frames, None)
         self.over = frame is None
+        if self.over and self._energy[1] < _CANCELED * self._energy[0]:
+            self._warn("has channels that cancel each other", "little of them is heard here")
         if self.over or not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
             return
         try:
-            samples = _samples(frame, self._mono)
+            samples, energy = _samples(frame, self._mono)
+            self._energy += energy
         except ValueError:  # 64 bits, or a damaged frame
             return
         if self.rate is None:
@@ -141,8 +159,10 @@ class PlacedSound:
                 self._pieces.append((begin, samples[:, begin - place :]))
 
 
-def _samples(frame: av.AudioFrame, mono: bool) -> np.ndarray:
-    """(C, L) float32, full scale at 1; 0 for what is not finite."""
+def _samples(frame: av.AudioFrame, mono: bool) -> tuple[np.ndarray, tuple[float, float]]:
+    """(C, L) float32, full scale at 1, 0 for what is not finite; the mean energy of the file's
+    channels and of these, each times L.
+    """
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -153,9 +173,12 @@ def _samples(frame: av.AudioFrame, mono: bool) -> np.ndarray:
     # In float64, where no sum of float32 samples is too large.
     samples = samples.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
+        before = np.square((samples - zero) / scale).mean(0).sum()
         samples = _mixed(samples, zero, frame.layout) if mono else samples
         samples = ((samples - zero) / scale).astype(np.float32)
-    return np.nan_to_num(samples, copy=False, nan=0, posinf=0, neginf=0)
+    samples = np.nan_to_num(samples, copy=False, nan=0, posinf=0, neginf=0)
+    after = np.square(samples, dtype=np.float64).mean(0).sum()
+    return samples, (before, after) if np.isfinite(before + after) else (0.0, 0.0)
 
 
 def _mixed(samples: np.ndarray, zero: float, layout: av.AudioLayout) -> np.ndarray:

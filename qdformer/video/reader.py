@@ -145,7 +145,7 @@ class VideoFile:
 
     def sound(self) -> SoundTrack:
         """The chosen track from its beginning; silence where the file has none."""
-        return SoundTrack(self.sound_frames(), self.start)
+        return SoundTrack(self.sound_frames(), self.start, self.media.warn_once)
 
     def sound_stream(self, container: InputContainer) -> av.AudioStream | None:
         """The track that is read in an opened file."""

@@ -111,6 +111,16 @@ def test_sound_that_cannot_be_decoded_is_told(two_tracks, caplog, broken, asked)
     assert any("two.mov: has no sound" in m and "can be decoded" in m for m in caplog.messages)
 
 
+def test_channels_that_cancel_each_other_are_told(tmp_path, caplog):
+    left = tone(300, 1, 16000)
+    for name, right, told in (("same", left, False), ("opposite", -left, True)):
+        track = Track(np.concatenate([left, right]), 16000)
+        make(tmp_path / name, Film(shades(10), tracks=[track]), "matroska")
+        with caplog.at_level(logging.WARNING):
+            VideoFile(tmp_path / name).sound().read(0, 32000)
+        assert any(f"{name}: has channels that cancel" in m for m in caplog.messages) is told
+
+
 def test_hdr_is_brought_to_standard_range(tmp_path):
     """Diffuse white, 75 % of HLG and 58 % of PQ (BT.2408), is equally bright in both."""
     for curve, signal in (("HLG", 0.75), ("PQ", 0.58)):
