@@ -142,7 +142,7 @@ def _add_model_config(cfg: CN) -> None:
     cfg.MODEL.QDFORMER.CODEBOOK.UNIT_NORM = True
     # Fraction of SOLVER.MAX_ITER in which the tokens that are trained with turn from continuous to
     # quantized; evaluations always quantize. Eq. 9 as it is written: 0.
-    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0.4
+    cfg.MODEL.QDFORMER.CODEBOOK.FADE_IN = 0.67
     # A codeword used below this fraction of 1 / K comes back at a token, one an iteration. Eq. 9 as
     # it is written: 0.
     cfg.MODEL.QDFORMER.CODEBOOK.REVIVE_BELOW = 0.1
