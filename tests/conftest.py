@@ -7,7 +7,7 @@ import qdformer  # noqa: F401
 
 @pytest.fixture(scope="session")
 def composed(tmp_path_factory):
-    """A tiny composed data set in all three layouts, registered as tiny_*."""
+    """A tiny synthetic data set in all three layouts, registered as tiny_*."""
     from tests.samples import compose_tiny
 
     return compose_tiny(tmp_path_factory.mktemp("datasets"))

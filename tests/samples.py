@@ -53,7 +53,7 @@ def small_model(*overrides):
 
 
 def compose_tiny(folder: Path) -> Path:
-    """A tiny composed data set in all three layouts, registered as tiny_*; returns its root."""
+    """A tiny synthetic data set in all three layouts, registered as tiny_*; returns its root."""
     root = folder / "tiny"
     compose(
         ComposeOptions(

@@ -119,7 +119,7 @@ class _DrawnClips(Dataset):
     """Clips by (place in the stream, index of the record)."""
 
     def __init__(self, records, mapper, seed: int):
-        # Shared by the workers, where a list would be copied by and by.
+        # Shared by the workers, where a list would be copied little by little.
         self.records = DatasetFromList(records)
         self.mapper, self.seed = mapper, seed
 

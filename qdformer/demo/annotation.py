@@ -18,7 +18,7 @@ class Annotation:
     The document is COCO's: ``images`` are the segmented frames, ``annotations`` their objects with
     ``segmentation`` as run lengths, ``categories`` the classes. Beyond COCO there are
 
-    - ``info``: ``video``, ``rate`` (pictures a second), ``every`` (seconds between segmented
+    - ``info``: ``video``, ``rate`` (frames per second), ``every`` (seconds between segmented
       frames), ``sound_track`` (from 0; None without sound);
     - in ``images``: ``begin`` and ``end``, seconds that the frame stands for, and ``local_codes``
       and ``global_codes``, codewords of its tokens (None without a codebook); ``file_name`` is the

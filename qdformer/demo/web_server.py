@@ -109,7 +109,7 @@ def serve(
     Args:
         predictor: with the model.
         host: the address that is listened at; others than this machine's own let others in.
-        port: likewise.
+        port: that is listened at.
         ready: called with the page's address once it can be opened.
         hosts: names under which the page may be opened, beside this machine's addresses.
 

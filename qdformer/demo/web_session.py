@@ -23,7 +23,7 @@ from qdformer.video.writer import write_annotated_video
 
 MAX_SECONDS = 60
 MAX_PIXELS = 1920 * 1080
-MAX_RATE = 60  # pictures a second
+MAX_RATE = 60  # frames per second
 
 _EVERY = 1.0
 _OPTIONS = AnnotateOptions(every=_EVERY)
@@ -264,7 +264,7 @@ def _checked_length(video: VideoFile) -> float:
         )
     if video.rate > MAX_RATE:
         raise InputError(
-            f"{video.name}: has {float(video.rate):.0f} pictures a second, and this page takes up "
+            f"{video.name}: has {float(video.rate):.0f} frames per second, and this page takes up "
             f"to {MAX_RATE}; bring it to fewer"
         )
     # Some containers do not say how long they last.

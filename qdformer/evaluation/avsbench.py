@@ -158,8 +158,8 @@ def avsbench_class_sums(
 
     Args:
         hits: right pixels of each class in each frame, (F, C) integers.
-        true: pixels of the class, likewise.
-        predicted: pixels that the class was given to, likewise.
+        true: pixels of the class, of the same shape.
+        predicted: pixels that the class was given to, of the same shape.
 
     Returns:
         Sum of the IoU and of the F (beta^2 = 0.3), both (C,) float64, and in how many frames each

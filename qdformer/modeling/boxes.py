@@ -40,7 +40,7 @@ def giou_loss(boxes: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         boxes: (..., 4) x0, y0, x1, y1.
-        targets: likewise; shapes broadcast.
+        targets: boxes in the same form; shapes broadcast.
 
     Returns:
         (...) in [0, 2].

@@ -58,7 +58,7 @@ class VideoFile:
         name: for messages, the path or "the file".
         height, width: pixels of its pictures as they are shown.
         time_base: seconds of a unit of time.
-        rate: pictures a second, on average.
+        rate: frames per second, on average.
         aspect: width of a pixel over its height, as it is shown.
         start: seconds of the first picture in the file's own clock.
         duration: seconds that the file claims to last, None where it does not.

@@ -20,7 +20,7 @@ from qdformer.io.atomic_write import atomic_write
 from qdformer.video.audio_packets import Sound, own_sound, waveform_sound
 from qdformer.video.reader import Picture, VideoFile
 
-# Pictures a second that a file has at least: several players stutter, or show nothing, at 1.
+# Frames per second that a file has at least: several players stutter, or show nothing, at 1.
 MIN_CONTAINER_RATE = 10
 
 # What the conversion from RGB does; untagged, players take large pictures for BT.709.
@@ -39,7 +39,7 @@ def write_video(
     """Write frames, and a sound where there is one, as an mp4 file (h264, yuv420p; AAC, mono).
 
     The frames are taken one at a time, so that a generator may give more than memory holds. Slow
-    frame rates are written at ``MIN_CONTAINER_RATE`` pictures a second or a little more by
+    frame rates are written at ``MIN_CONTAINER_RATE`` frames per second or a little more by
     repeating each frame a whole number of times; the sound is cut, or continued with silence, to
     the length of the picture. yuv420p wants an even height and width: an odd one gets its last row
     or column twice. The file appears under its name only when it is complete, and an older file

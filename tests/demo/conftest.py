@@ -37,7 +37,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def short_video(tmp_path_factory):
-    """3 s at 10 pictures a second; a low tone all the time, a hiss in its second half."""
+    """3 s at 10 frames per second; a low tone all the time, a hiss in its second half."""
     path = tmp_path_factory.mktemp("video") / "short.mp4"
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 256, (SIZE[0] // 16, SIZE[1] // 16, 3), dtype=np.uint8)

@@ -161,7 +161,7 @@ def test_what_is_segmented_is_what_is_heard(session, predictor, short_video):
     [
         (62, (16, 16), 1.0, "lasts 62 s, and this page takes up to 60 s; cut it"),
         (1, (1090, 1920), 10.0, "pictures of 1920 x 1090 pixels, and .* up to 1920 x 1080"),
-        (12, (16, 16), 120.0, "has 120 pictures a second, and this page takes up to 60"),
+        (12, (16, 16), 120.0, "has 120 frames per second, and this page takes up to 60"),
     ],
 )
 def test_what_is_beyond_the_limits_is_refused(tmp_path, predictor, count, size, rate, message):

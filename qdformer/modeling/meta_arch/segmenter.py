@@ -35,7 +35,7 @@ class Segmentation:
         predictions: of the tokens of each frame.
         clip_predictions: of the tokens of each frame's clip, in training only; None without.
         global_tokens: of the B clips; None where the sound is not decomposed.
-        local_tokens: of the F frames; None likewise.
+        local_tokens: of the F frames; None in the same case.
     """
 
     predictions: Predictions
@@ -89,7 +89,7 @@ class AudioVisualSegmenter(nn.Module, ABC):
             window: the most frames that go through the network together at inference.
             overlap: frames that neighboring windows share.
             pixel_mean: of the three channels, in the frames' order and range.
-            pixel_std: likewise.
+            pixel_std: of the same.
         """
         super().__init__()
         self.backbone, self.encoder, self.fpn = backbone, encoder, fpn
