@@ -13,8 +13,11 @@ from detectron2.modeling import build_model
 
 import qdformer
 from qdformer import AudioVisualPredictor, add_qdformer_config, register_avs_dataset
+from qdformer.commands import demo
+from qdformer.data.datasets.avsbench import load_avs
+from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError
-from tests.samples import SMALL
+from tests.samples import SMALL, small_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -47,11 +50,29 @@ def test_a_module_of_ones_own_trains_through_train_net(composed, tmp_path):
     assert (tmp_path / "model_best.pth").exists()
 
 
-def test_a_module_that_is_not_there_is_named(capsys):
-    from qdformer.commands.demo import main
+@pytest.mark.parametrize("name", ["no.such.module", "./good", ".good", "", "good.py"])
+def test_a_module_that_is_not_there_is_named(name):
+    with pytest.raises(SystemExit, match=f"--import is {name!r}"):
+        demo.main(["--import", name, "--input", "a.mp4"])
 
-    with pytest.raises(SystemExit, match="--import is 'no.such.module'"):
-        main(["--import", "no.such.module", "--input", "a.mp4"])
+
+def test_a_script_of_ones_own_trains_on_a_set_of_ones_own(composed, tmp_path):
+    """The classes of NUM_CLASSES 0 are the data set's, without train_net.py, too."""
+    records = load_avs(composed, "avss", "train")
+    register_avs_dataset("script_train", records, ["bell", "drum", "siren"])
+    cfg = small_config(
+        "MODEL.QDFORMER.NUM_CLASSES", 0, "DATASETS.TRAIN", ("script_train",), "DATASETS.TEST", (),
+        "OUTPUT_DIR", str(tmp_path), "SOLVER.MAX_ITER", 1, "SOLVER.IMS_PER_BATCH", 2,
+        "DATALOADER.NUM_WORKERS", 0, "INPUT.MAX_SIZE_TRAIN", 64,
+    )  # fmt: skip
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    assert not (tmp_path / "skipped_clips.txt").exists()
+    register_avs_dataset("broken_train", [{"video_id": "a"}], ["bell"])
+    cfg.DATASETS.TRAIN = ("broken_train",)
+    with pytest.raises(InputError, match="'broken_train': its clip a has no file_names"):
+        Trainer(cfg)
 
 
 def test_the_defaults_alone_can_be_built():
@@ -72,9 +93,14 @@ def test_the_package_names_what_users_import():
         qdformer.Predictor  # noqa: B018
 
 
-@pytest.mark.parametrize("classes", [[], ["a", "a"], ["background"]])
+TOO_MANY = [f"c{k}" for k in range(255)]
+
+
+@pytest.mark.parametrize(
+    "classes", [[], ["a", "a"], ["background"], "dog", {"a", "b"}, [1], [""], TOO_MANY]
+)
 def test_classes_that_cannot_be(classes):
-    with pytest.raises(InputError, match="'odd_classes'.*give at least one"):
+    with pytest.raises(InputError, match="'odd_classes'.*give a list of at least one"):
         register_avs_dataset("odd_classes", [], classes)
 
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 
-from qdformer.data.datasets.avsbench import LAYOUTS
+from qdformer.commands import runner
 from qdformer.data.datasets.classes import AVSS_CLASSES
 from qdformer.data.datasets.validation import check_tree
 from qdformer.errors import InputError
@@ -25,18 +25,15 @@ def main(argv: list[str] | None = None) -> int:
         "classes of its own label2idx.json (default: AVSBench in $DETECTRON2_DATASETS, or else "
         "in datasets)",
     )
-    parser.add_argument(
-        "--layout",
-        nargs="+",
-        choices=LAYOUTS,
-        help="data sets to check (default: all there are)",
-    )
+    parser.add_argument("--layout", nargs="+", help="data sets to check (default: all there are)")
+    runner.add_import_flag(parser)
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count(), help="threads (default: %(default)s)"
     )
     args = parser.parse_args(argv)
     root = args.root or os.getenv("DETECTRON2_DATASETS", "datasets")
     try:
+        runner.import_extensions(args.imports)
         classes = None if args.root else AVSS_CLASSES
         report = check_tree(root, args.layout, classes, max(1, args.workers))
     except InputError as error:

@@ -34,6 +34,11 @@ def import_extensions(modules: Sequence[str]) -> None:
     if modules and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise InputError(
+                f"--import is {name!r}, which is no dotted name of a module; give my_module for "
+                "my_module.py in this folder"
+            )
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:

@@ -37,14 +37,15 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
 
 
 def find_config(name: str) -> str:
-    """A config file as it is named, or else the one of that file name that comes with the package.
+    """A config file as it is named, or else ``NAME`` or ``configs/NAME`` of the package.
 
     In a wheel these lie in the package, in a checkout beside it.
     """
     package = Path(__file__).parents[1]
     for folder in (package / "configs", package.parent / "configs"):
         shipped = folder / Path(name).name
-        if name and not Path(name).exists() and shipped.is_file():
+        named = Path(name).parent in (Path("."), Path("configs"))
+        if name and named and not Path(name).exists() and shipped.is_file():
             return str(shipped)
     return name
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import configurable
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 from fvcore.common.registry import Registry
@@ -101,12 +101,14 @@ class AVSDatasetMapper:
                 T.RandomContrast(low, high),
             ]
         names = cfg.DATASETS.TRAIN if is_train else cfg.DATASETS.TEST
+        metadata = MetadataCatalog.get(names[0]) if names else Metadata()
+        known = len(metadata.get("stuff_classes", ())) - 1
         return {
             "is_train": is_train,
             "augmentations": augmentations,
             "image_format": cfg.INPUT.FORMAT,
-            "palette": MetadataCatalog.get(names[0]).get("stuff_colors") if names else None,
-            "num_classes": cfg.MODEL.QDFORMER.NUM_CLASSES,
+            "palette": metadata.get("stuff_colors"),
+            "num_classes": cfg.MODEL.QDFORMER.NUM_CLASSES or max(known, 0),
             "num_frames": cfg.INPUT.NUM_FRAMES,
             "audio_hop": cfg.INPUT.AUDIO_HOP,
             "audio_gain": cfg.INPUT.AUDIO_GAIN,

@@ -27,6 +27,7 @@ from qdformer.checkpoint.checkpointer import AVSCheckpointer, BestModel, load_vg
 from qdformer.checkpoint.metadata import run_metadata
 from qdformer.config.validation import clips_per_process
 from qdformer.data.dataset_mapper import build_mapper
+from qdformer.data.datasets.registration import check_records
 from qdformer.data.source_count import subsample_by_source_count
 from qdformer.data.train_loader import TrainLoader, build_sampler
 from qdformer.data.unreadable import DropUnreadable, SkipUnreadable, without_dropped
@@ -206,6 +207,7 @@ class Trainer(DefaultTrainer):
     def build_train_loader(cls, cfg):
         """Batches of ``SOLVER.IMS_PER_BATCH`` clips over all processes."""
         records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
+        check_records(", ".join(cfg.DATASETS.TRAIN), records)
         loader = cfg.DATALOADER
         if loader.SINGLE_SOURCE >= 0:
             records = subsample_by_source_count(records, loader.SINGLE_SOURCE, max(cfg.SEED, 0))

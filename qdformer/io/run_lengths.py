@@ -5,18 +5,24 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from qdformer.errors import InputError
 from qdformer.io.open_file import open_file
 
+BACKGROUND = "background"
+"""What label 0 is called."""
+
 MAX_BYTES = 2**30
+MAX_PIXELS = 2**26
+MAX_SIDE = 2**16
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class FrameAnnotation:
         for label, segmentation in self.objects:
             try:
                 labels[_mask(segmentation, self.size)] = label
-            except (KeyError, TypeError, ValueError, IndexError, cv2.error) as error:
+            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
                 raise InputError(
                     f"{self}: the segmentation of an object cannot be read ({error}); give run "
                     f"lengths or polygons of {self.size[1]} x {self.size[0]} pixels"
@@ -64,6 +70,8 @@ def _read(path: str, written: int) -> tuple[tuple[str, ...], dict[str, FrameAnno
             content = json.load(file)
             categories = sorted(content["categories"], key=lambda category: category["id"])
             labels = {category["id"]: k for k, category in enumerate(categories, start=1)}
+            names = tuple(category["name"] for category in categories)
+            _check_categories(names, len(labels))
             objects = defaultdict(list)
             for annotation in content["annotations"]:
                 label = labels[annotation["category_id"]]
@@ -77,12 +85,29 @@ def _read(path: str, written: int) -> tuple[tuple[str, ...], dict[str, FrameAnno
                 )
                 for image in content["images"]
             }
-            return tuple(str(category["name"]) for category in categories), frames
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            _check_sizes(frames.values())
+            return names, frames
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
                 f"{path}: is not COCO's JSON ({type(error).__name__}: {error}); it needs images, "
                 "annotations with segmentation, and categories"
             ) from error
+
+
+def _check_categories(names: tuple[Any, ...], ids: int) -> None:
+    if not all(isinstance(name, str) and name for name in names):
+        raise ValueError("a category has no name")
+    if len({*names, BACKGROUND}) <= len(names) or ids < len(names):
+        raise ValueError(f"two categories have one name or id, or one is called {BACKGROUND!r}")
+    if not 0 < len(names) < 255:
+        raise ValueError(f"it has {len(names)} categories, and 1 to 254 are possible")
+
+
+def _check_sizes(frames: Iterable[FrameAnnotation]) -> None:
+    for frame in frames:
+        height, width = frame.size
+        if min(height, width) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+            raise ValueError(f"{frame.frame} is {width} x {height} pixels")
 
 
 def read_annotations(path: str | Path) -> tuple[tuple[str, ...], dict[str, FrameAnnotation]]:
@@ -108,11 +133,15 @@ def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
             raise ValueError("its run lengths do not cover the frame")
         values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
         return values.reshape(size, order="F")
-    mask = np.zeros(size, np.uint8)
-    polygons = [np.asarray(polygon, float).reshape(-1, 2) for polygon in segmentation]
-    corners = [polygon.round().astype(int) for polygon in polygons]
-    cv2.fillPoly(mask, corners, 1)
-    return mask.astype(bool)
+    polygons = [np.asarray(polygon, float) for polygon in segmentation]
+    for corners in polygons:
+        # Farther out than any frame is wide, pycocotools would follow the edges for hours.
+        if len(corners) < 6 or len(corners) % 2 or not (np.abs(corners) < MAX_SIDE).all():
+            raise ValueError("a polygon needs three corners or more, near the frame")
+    if not polygons:
+        return np.zeros(size, bool)
+    runs = coco_mask.frPyObjects([corners.tolist() for corners in polygons], *size)
+    return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
 
 
 def _decompressed(text: str | bytes) -> list[int]:
@@ -125,6 +154,8 @@ def _decompressed(text: str | bytes) -> list[int]:
             raise ValueError(f"there is no character {chr(character)!r} in compressed run lengths")
         value |= (bits & 31) << shift
         shift += 5
+        if shift > 60:
+            raise ValueError("a number in compressed run lengths has no end")
         if not bits & 32:
             if bits & 16:
                 value -= 1 << shift

@@ -52,7 +52,7 @@ class SoundTrack:
             count: not negative.
 
         Returns:
-            (count,) float32, all finite: the mean of the channels, full scale at 1; 0 where there
+            (count,) float32, all finite: the channels in one, full scale at 1; 0 where there
             is no sound.
         """
         assert start >= self._forgotten, (start, self._forgotten)
@@ -191,8 +191,9 @@ def _mixed(samples: np.ndarray, zero: float, layout: av.AudioLayout) -> np.ndarr
         names = [channel.name for channel in av.AudioLayout(_USUAL[len(names)]).channels]
     if len(samples) < 3 or len(names) != len(samples) or "FL" not in names:
         return samples.mean(axis=0, keepdims=True)
-    weights = [_SHARES.get(name, 0.5**1.5) for name in names]
-    return np.array([weights]) @ (samples - zero) + zero
+    weights = np.array([[_SHARES.get(name, 0.5**1.5) for name in names]])
+    # What is in all channels alike is as loud as it is with one channel.
+    return weights / weights.sum() @ (samples - zero) + zero
 
 
 def _stretched(samples: np.ndarray, factor: float) -> np.ndarray:

@@ -10,11 +10,13 @@ from detectron2.data import Metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from qdformer.audio.log_mel import EXAMPLE_HOP, NUM_MEL_BANDS, log_mel_examples
 
+from .chart import as_written
 from .overlay import MIN_SIDE, overlay, to_short_side
 from .spectrogram import draw_spectrogram
 
@@ -114,6 +116,8 @@ def _strip(columns: _Columns, height: int, draw: Callable[[Figure], None]) -> np
     figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     draw(figure)
+    for text in figure.findobj(Text):
+        as_written(text)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -29,8 +29,9 @@ def test_numbers_and_polygons():
     rows, columns = np.mgrid[:9, :14]
     np.testing.assert_array_equal(label_map({"size": [9, 14], "counts": [9, 18, 99]}),
                                   np.where((columns == 1) | (columns == 2), 3, 0))  # fmt: skip
-    inside = (2 <= columns) & (columns <= 6) & (1 <= rows) & (rows <= 4)
-    found = label_map([[2, 1, 6, 1, 6, 4, 2, 4]])
+    inside = (2 <= columns) & (columns < 6) & (1 <= rows) & (rows < 4)
+    inside |= (5 <= columns) & (columns < 9) & (2 <= rows) & (rows < 7)
+    found = label_map([[2, 1, 6, 1, 6, 4, 2, 4], [5, 2, 9, 2, 9, 7, 5, 7]])
     np.testing.assert_array_equal(found, np.where(inside, 3, 0))
 
 
@@ -50,7 +51,11 @@ def test_the_last_object_lies_above_the_others():
         {"size": [9, 14], "counts": "oooooooooooooo"},
         {"size": [9, 14]},
         {"counts": [126]},
+        {"size": [9, 14], "counts": "o" * 300_000},
         [[1, 2, 3]],
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, float("nan")]],
+        [[1, 2, 3, 4, 5, 1e9]],
         [["a", "b"]],
         17,
     ],
@@ -60,7 +65,23 @@ def test_what_is_no_segmentation_is_refused(segmentation):
         label_map(segmentation)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"images": 1}', '{"images": [1]}'])
+def content_of(names=("dog",), ids=None, height=4):
+    categories = [{"id": k, "name": name} for k, name in zip(ids or range(999), names)]
+    return json.dumps({
+        "images": [{"id": 1, "file_name": "a.png", "height": height, "width": 4}],
+        "annotations": [], "categories": categories,
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{", "[]", "{}", '{"images": 1}', '{"images": [1]}',
+        *(content_of(height=height) for height in (-1, 0, 2**70, 1e999, 10**7)),
+        *(content_of(names) for names in ((), ("a", "a"), ("background",), (None,), ("",))),
+        content_of([f"c{k}" for k in range(255)]), content_of("ab", ids=(7, 7)),
+    ],
+)  # fmt: skip
 def test_what_is_not_cocos_json_is_refused(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(content)

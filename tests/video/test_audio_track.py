@@ -130,6 +130,7 @@ def test_what_is_not_finite_is_silent(tmp_path):
 
 # Front left and right, center, low-frequency effects, back left and right (ITU-R BS.775).
 FIVE_ONE = np.array([[0.5, 0.5, 0.5**0.5, 0, 0.5**1.5, 0.5**1.5]])
+FIVE_ONE /= FIVE_ONE.sum()
 
 
 @pytest.mark.parametrize(

@@ -236,3 +236,11 @@ def test_pyplot_keeps_nothing_and_threads_do_not_mix(metadata):
     for sheet, reference in zip(found, expected, strict=True):
         np.testing.assert_array_equal(sheet, reference)
     assert not _pylab_helpers.Gcf.figs
+
+
+@pytest.mark.parametrize("name", [r"$\frac{$", "$$", "\ud800", "狗"])
+def test_any_name_is_written_as_text(name):
+    metadata = Metadata(stuff_classes=["background", name], stuff_colors=[(0, 0, 0), DOG])
+    images, labels = clip(2)
+    labels[:, 20:40, 20:40] = 1
+    assert clip_sheet(images, tone(440, 2), labels, labels, metadata).size

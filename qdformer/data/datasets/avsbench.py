@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from string import Formatter
+from typing import Any, get_args
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from qdformer.data.datasets.classes import AVSS_CLASSES, BACKGROUND, class_palette, read_classes
 from qdformer.data.datasets.layout import Layout, clip_record, find_folder, read_table
 from qdformer.errors import InputError
-from qdformer.io.image import IGNORE_LABEL, read_size
+from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_size
 
 PREFIX = "avsbench"
 
@@ -112,9 +113,30 @@ def register_layout(layout: Layout) -> None:
     """
     if layout.name in LAYOUTS:
         raise InputError(f"there is a layout {layout.name!r} already; give it another name")
-    if lacking := {"name", "split"} - layout.columns.keys():
-        raise InputError(f"layout {layout.name!r}: columns names no {' and no '.join(lacking)}")
+    for problem in _problems(layout):
+        raise InputError(f"layout {layout.name!r}: {problem}")
     LAYOUTS[layout.name] = layout
+
+
+def _problems(layout: Layout) -> Iterator[str]:
+    if lacking := {"name", "split"} - layout.columns.keys():
+        yield f"columns names no {' and no '.join(sorted(lacking))}"
+    if unknown := set(layout.columns.values()) - {*layout.header}:
+        yield f"columns names {', '.join(sorted(unknown))}, and header does not"
+    for key in ("folders", "splits", "masks", "sounds"):
+        if not isinstance(getattr(layout, key), tuple) or not getattr(layout, key):
+            yield f"{key} is {getattr(layout, key)!r}; give a tuple of at least one"
+    templates = [(layout.frames, 1), *((template, 0) for template in layout.sounds)]
+    for template, label_format in layout.masks:
+        if label_format not in get_args(LabelFormat):
+            yield f"masks are {label_format!r}; known: {', '.join(get_args(LabelFormat))}"
+        templates.append((template, int(label_format != "coco")))
+    for template, numbers in templates:
+        fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
+        if unknown := {*fields} - {"index", "subset", *layout.columns}:
+            yield f"{template} has {', '.join(sorted(unknown))}, which columns does not name"
+        if fields.count("index") != numbers:
+            yield f"{template} must have {{index}} {'once' if numbers else 'nowhere'}"
 
 
 def register_avs(prefix: str, root: str | Path, classes: Sequence[str] | None = None) -> None:

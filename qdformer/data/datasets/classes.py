@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 from qdformer.errors import InputError
-from qdformer.io.run_lengths import read_annotations
-
-BACKGROUND = "background"
+from qdformer.io.run_lengths import BACKGROUND, read_annotations
 
 _NAMES = """
 background accordion airplane axe baby bassoon bell bird boat boy bus car cat cello clarinet

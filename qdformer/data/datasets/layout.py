@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from qdformer.data.datasets.classes import BACKGROUND, read_classes
 from qdformer.errors import InputError
 from qdformer.io.image import LabelFormat
 from qdformer.io.run_lengths import FrameAnnotation, read_annotations
@@ -212,7 +213,7 @@ def _find_masks(
     folder: str | Path, layout: Layout, clip: Mapping[str, str], frames: Mapping[int, str]
 ) -> tuple[dict[int, Mask], LabelFormat]:
     for template, label_format in layout.masks:
-        masks = find_masks(folder, template, label_format, clip, frames)
+        masks = find_masks(folder, layout, template, label_format, clip, frames)
         if frames.keys() & masks.keys():
             return masks, label_format
     paths = [os.path.join(folder, t.format(**clip, index=min(frames))) for t, _ in layout.masks]
@@ -221,6 +222,7 @@ def _find_masks(
 
 def find_masks(
     folder: str | Path,
+    layout: Layout,
     template: str,
     label_format: LabelFormat,
     clip: Mapping[str, str],
@@ -229,14 +231,21 @@ def find_masks(
     """The masks of one format that a clip has, by the number of their frame.
 
     Raises:
-        InputError: a file of annotations is broken.
+        InputError: a file of annotations is broken, or has other categories than the data set.
     """
     if label_format != "coco":
         return {**numbered_files(folder, template, clip)}
     path = os.path.join(folder, template.format(**clip))
-    _, annotations = read_annotations(path)
-    names = {index: Path(frame).relative_to(folder).as_posix() for index, frame in frames.items()}
-    return {index: annotations[name] for index, name in names.items() if name in annotations}
+    names, annotations = read_annotations(path)
+    if layout.class_list:
+        classes = read_classes(Path(folder, layout.class_list))
+        if (BACKGROUND, *names) != classes:
+            raise InputError(
+                f"{path}: has the categories {', '.join(names)[:200]}, and {layout.class_list} the "
+                f"classes {', '.join(classes[1:])[:200]}; give both the same in the order of ids"
+            )
+    places = {index: Path(frame).relative_to(folder).as_posix() for index, frame in frames.items()}
+    return {index: annotations[name] for index, name in places.items() if name in annotations}
 
 
 def numbered_files(folder: str | Path, template: str, clip: Mapping[str, str]) -> dict[int, str]:

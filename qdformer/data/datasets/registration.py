@@ -1,24 +1,34 @@
 """Data sets of clips by name: what each must say of itself, checked before a run starts."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from qdformer.data.datasets.classes import BACKGROUND, class_palette
 from qdformer.errors import InputError
-from qdformer.io.image import IGNORE_LABEL
+from qdformer.io.image import IGNORE_LABEL, LabelFormat
 
 RECORD_KEYS = {
     "video_id": "the clip's name, of no other clip",
     "file_names": "T paths of its frames",
     "sem_seg_file_names": "T paths of label maps, None where a frame is not annotated",
-    "label_format": "how label maps are read: binary, index or palette",
+    "label_format": "how label maps are read: binary, index, palette or coco",
     "audio_file_name": "the path of its sound",
     "height": "of the frames, pixels",
     "width": "of the frames, pixels",
 }
 """What each clip of a data set is described by; T is its number of frames."""
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "video_id": str,
+    "file_names": (list, tuple),
+    "sem_seg_file_names": (list, tuple),
+    "audio_file_name": (str, os.PathLike),
+    "height": int,
+    "width": int,
+}
 
 
 def register_avs_dataset(
@@ -42,15 +52,21 @@ def register_avs_dataset(
     """
     if name in DatasetCatalog.list():
         raise InputError(f"data set {name!r} is registered already; choose another name")
-    names = [BACKGROUND, *classes]
-    if len(set(names)) < len(names) or len(names) < 2:
+    ordered = isinstance(classes, (list, tuple))
+    names = [BACKGROUND, *classes] if ordered else []
+    texts = all(isinstance(text, str) and text for text in names)
+    if not texts or len(set(names)) < len(names) or not 1 < len(names) < 256:
         raise InputError(
-            f"data set {name!r} has the classes {', '.join(classes) or 'none'}; give at least one "
-            f"and each once, without {BACKGROUND!r}"
+            f"data set {name!r} has the classes {str(classes)[:200]}; give a list of at least one "
+            f"and at most 254 names, each once, without {BACKGROUND!r}"
         )
-    DatasetCatalog.register(name, records if callable(records) else lambda: list(records))
     MetadataCatalog.get(name).set(stuff_classes=names, **metadata)
-    complete_metadata(name)
+    try:
+        complete_metadata(name)
+    except InputError:
+        MetadataCatalog.remove(name)
+        raise
+    DatasetCatalog.register(name, records if callable(records) else lambda: list(records))
 
 
 def complete_metadata(name: str) -> None:
@@ -102,6 +118,17 @@ def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
                     f"data set {name!r}: its clip {record.get('video_id', index)} has no {key} "
                     f"({meaning}); a clip has {', '.join(RECORD_KEYS)}"
                 )
+        for key, kinds in _KINDS.items():
+            if not isinstance(record[key], kinds):
+                raise InputError(
+                    f"data set {name!r}: its clip {record['video_id']!r} has the {key} "
+                    f"{str(record[key])[:80]!r}; it is {RECORD_KEYS[key]}"
+                )
+        if record["label_format"] not in get_args(LabelFormat):
+            raise InputError(
+                f"data set {name!r}: its clip {record['video_id']} has the label_format "
+                f"{record['label_format']!r}; known: {', '.join(get_args(LabelFormat))}"
+            )
         frames, labels = len(record["file_names"]), len(record["sem_seg_file_names"])
         if not frames or labels != frames:
             raise InputError(

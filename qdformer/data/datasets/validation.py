@@ -125,6 +125,8 @@ def check_tree(
             f"{root}: holds none of the folders {', '.join(folders)}; give the folder above them, "
             "see datasets/README.md."
         )
+    if unknown := [name for name in layouts if name not in LAYOUTS]:
+        raise InputError(f"there is no layout {unknown[0]!r}; known: {', '.join(LAYOUTS)}")
     report = Report()
     for name in layouts:
         try:
@@ -201,7 +203,7 @@ def _check_clip(
         record = clip_record(folder, layout, clip)
         frames = numbered_files(folder, layout.frames, clip)
         masks = {
-            form: find_masks(folder, template, form, clip, frames)
+            form: find_masks(folder, layout, template, form, clip, frames)
             for template, form in layout.masks
         }
     except InputError as error:

@@ -1,6 +1,8 @@
 """A layout of one's own is one entry: other folders, other splits, masks as COCO's run lengths."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from qdformer.data.datasets.avsbench import LAYOUTS, register_avs, register_layout
+from qdformer.data.datasets.avsbench import LAYOUTS, load_avs, register_avs, register_layout
 from qdformer.data.datasets.layout import Layout
 from qdformer.data.datasets.validation import check_tree
 from qdformer.errors import InputError
@@ -87,6 +89,38 @@ def test_it_is_checked(tree):
     (root / "concerts/training.json").write_text(json.dumps(content))
     (broken,) = [f for f in check_tree(root).findings if f.kind == "unreadable"]
     assert "training.json (training/a_2.png)" in broken.text
+
+
+def test_a_split_with_other_categories_is_refused(tree):
+    root, _ = tree
+    path = root / "concerts/held_out.json"
+    content = json.loads(path.read_text())
+    for categories in (
+        content["categories"][:1],
+        [{"id": 9, "name": "horn"}, {"id": 4, "name": "viola"}],
+    ):
+        path.write_text(json.dumps(content | {"categories": categories, "annotations": []}))
+        with pytest.raises(InputError, match="held_out.json: has the categories .* training.json"):
+            load_avs(root, "mine", "held_out")
+        assert not check_tree(root).can_train
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"frames": "{category}/{name}_{index}.png"}, "has category, which columns"),
+        ({"frames": "{split}/{name}.png"}, "must have {index} once"),
+        ({"masks": (("{split}_{index}.json", "coco"),)}, "must have {index} nowhere"),
+        ({"masks": (("{name}.png", "foo"),)}, "masks are 'foo'; known: binary"),
+        ({"columns": {"name": "clip", "split": "parts"}}, "names parts, and header"),
+        ({"columns": {"name": "clip"}}, "names no split"),
+        ({"splits": ()}, "splits is ()"),
+        ({"folders": "concerts"}, "folders is 'concerts'"),
+    ],
+)
+def test_what_a_layout_lacks_is_said(tree, changes, problem):
+    with pytest.raises(InputError, match=f"layout 'other': .*{re.escape(problem)}"):
+        register_layout(replace(MINE, name="other", **changes))
 
 
 def test_a_name_is_taken_once(tree):

@@ -7,6 +7,7 @@ from qdformer.errors import InputError
 
 def record(**changes):
     values = dict.fromkeys(RECORD_KEYS, "x") | {"file_names": ["a"], "sem_seg_file_names": [None]}
+    values |= {"height": 3, "width": 4, "label_format": "index"}
     return values | changes
 
 
@@ -55,3 +56,14 @@ def test_as_many_label_maps_as_frames():
     for changes in ({"sem_seg_file_names": []}, {"file_names": [], "sem_seg_file_names": []}):
         with pytest.raises(InputError, match="sem_seg_file_names"):
             check_records("mine", [record(**changes)])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"label_format": "foo"}, {"audio_file_name": None}, {"height": "64"}, {"video_id": 5},
+     {"file_names": "a.png"}],
+)  # fmt: skip
+def test_values_that_would_end_a_run_later(changes):
+    (key,) = changes
+    with pytest.raises(InputError, match=f"'mine'.* has the {key} "):
+        check_records("mine", [record(**changes)])
