@@ -29,9 +29,11 @@ RUN = (
 def installed(tmp_path_factory):
     """Runs a command of the environment in an empty folder."""
     folder = tmp_path_factory.mktemp("installed")
+    # pip would take the checkout for what is to be installed.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     build = ["wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", folder, ROOT]
-    subprocess.run([*pip, *map(str, build)], check=True)
+    subprocess.run([*pip, *map(str, build)], check=True, env=environment, cwd=folder)
     (wheel,) = folder.glob("qdformer-*.whl")
     venv.create(folder / "venv", with_pip=False)
     scripts = folder / "venv" / "bin"
@@ -39,10 +41,9 @@ def installed(tmp_path_factory):
     # What the package stands on is there already; of this checkout nothing is.
     (site / "below.pth").write_text(sysconfig.get_path("purelib"))
     target = ["--python", scripts / "python", "install", "--no-deps", "--no-index", wheel]
-    subprocess.run([*pip, *map(str, target)], check=True)
+    subprocess.run([*pip, *map(str, target)], check=True, env=environment, cwd=folder)
 
     def run(*arguments):
-        environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         done = subprocess.run(
             [str(scripts / arguments[0]), *map(str, arguments[1:])],
             cwd=folder, env=environment | {"DETECTRON2_DATASETS": str(folder)},

@@ -97,9 +97,10 @@ def test_workers_end_with_their_loader_and_not_by_a_signal_to_all():
         num_workers=1,
         aspect_ratio_grouping=False,
     )
+    others = set(multiprocessing.active_children())
     stream = iter(loader)
     next(stream)
-    (worker,) = multiprocessing.active_children()
+    (worker,) = set(multiprocessing.active_children()) - others
     # From a process that is not the worker's parent, as a scheduler's signal is.
     for name in ("TERM", "INT"):
         subprocess.run(["sh", "-c", f"kill -{name} {worker.pid}; :"], check=True)
