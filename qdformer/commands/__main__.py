@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int | None:
         print(f"qdformer: there is no command {name!r}\n{usage}", file=sys.stderr)
         return 2
     module, _ = COMMANDS[name]
+    sys.argv[0] = f"qdformer {name}"  # for the usage lines
     if name == "eval":
         rest = ["--eval-only", *rest]
     return importlib.import_module(f"qdformer.commands.{module}").main(rest)

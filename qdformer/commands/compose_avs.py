@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from qdformer.errors import InputError
+from qdformer.commands import runner
+from qdformer.errors import InputError, one_line_message
 from qdformer.synthetic.assets import AssetFolders
 from qdformer.synthetic.composer import SOURCES, ComposeOptions, compose
-from qdformer.synthetic.layout_writer import writable_layouts
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -37,12 +37,12 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    runner.add_import_flag(result)
     add = result.add_argument
     add("--output", type=Path, required=True, help="root of the data set; continued if it exists")
     add(
         "--layout",
         nargs="+",
-        choices=writable_layouts(),
         default=defaults.layouts,
         help="which trees",
     )
@@ -65,6 +65,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     """Composes what the command line says; exits with 2 and one sentence if it is not possible."""
     args = parser().parse_args(argv)
+    try:
+        runner.import_extensions(args.imports)
+    except InputError as error:
+        sys.exit(f"compose: {one_line_message(error)}")
     folders = AssetFolders.under(
         args.assets, args.cutouts, args.sounds, args.noise, args.backgrounds
     )

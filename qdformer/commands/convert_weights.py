@@ -24,6 +24,7 @@ def parser() -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    runner.add_import_flag(result)
     result.add_argument("input", help="the published file")
     result.add_argument("output", help="a .safetensors to write")
     result.add_argument(
