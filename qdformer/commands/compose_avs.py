@@ -40,12 +40,7 @@ def parser() -> argparse.ArgumentParser:
     runner.add_import_flag(result)
     add = result.add_argument
     add("--output", type=Path, required=True, help="root of the data set; continued if it exists")
-    add(
-        "--layout",
-        nargs="+",
-        default=defaults.layouts,
-        help="which trees",
-    )
+    add("--layout", nargs="+", default=defaults.layouts, help="which trees")
     add("--assets", type=Path, help="folder of cutouts/, sounds/, noise/, backgrounds/")
     add("--cutouts", type=Path, help="<class>/*.png, RGBA; drawn if not given")
     add("--sounds", type=Path, help="<class>/*.{wav,ogg,flac}; synthesized if not given")

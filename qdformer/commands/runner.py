@@ -72,7 +72,7 @@ def run(
     """
     args = parser.parse_intermixed_args(argv) if intermixed else parser.parse_args(argv)
     try:
-        import_extensions(getattr(args, "imports", ()))
+        import_extensions(args.imports)
         return body(args)
     except InputError as error:
         sys.exit(f"{name}: {one_line_message(error)}")

@@ -22,13 +22,10 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from qdformer.errors import InputError
-from qdformer.io.open_file import open_file
+from qdformer.io.open_file import MAX_PIXELS, open_file
 from qdformer.io.run_lengths import FrameAnnotation
 
 IGNORE_LABEL = 255
-
-MAX_PIXELS = 2**26
-"""The most pixels of an image that is read, 8192 x 8192; takes up to 1 GB while it is."""
 
 MAX_BYTES = 2**28
 """The greatest image file that is read."""

@@ -9,6 +9,9 @@ from typing import BinaryIO
 
 from qdformer.errors import InputError
 
+MAX_PIXELS = 2**26
+"""The most pixels of a picture that is read, 8192 x 8192; takes up to 1 GB while it is."""
+
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 
@@ -45,3 +48,8 @@ def open_file(path: str | Path, kind: str, max_bytes: int | None = None) -> Bina
             "read; make it smaller."
         )
     return file
+
+
+def written_at(path: str | Path) -> int | None:
+    """When a file was written, nanoseconds, so that caches know it again; None without one."""
+    return os.stat(path).st_mtime_ns if os.path.isfile(path) else None

@@ -15,13 +15,12 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from qdformer.errors import InputError
-from qdformer.io.open_file import open_file
+from qdformer.io.open_file import MAX_PIXELS, open_file, written_at
 
 BACKGROUND = "background"
 """What label 0 is called."""
 
 MAX_BYTES = 2**30
-MAX_PIXELS = 2**26
 MAX_SIDE = 2**16
 
 
@@ -64,7 +63,7 @@ class FrameAnnotation:
 
 
 @lru_cache(maxsize=8)
-def _read(path: str, written: int) -> tuple[tuple[str, ...], dict[str, FrameAnnotation]]:
+def _read(path: str, written: int | None) -> tuple[tuple[str, ...], dict[str, FrameAnnotation]]:
     with open_file(path, "annotation", MAX_BYTES) as file:
         try:
             content = json.load(file)
@@ -119,7 +118,7 @@ def read_annotations(path: str | Path) -> tuple[tuple[str, ...], dict[str, Frame
         InputError: it is missing or not COCO's JSON.
     """
     path = os.fspath(path)
-    return _read(path, os.stat(path).st_mtime_ns if os.path.isfile(path) else 0)
+    return _read(path, written_at(path))
 
 
 def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:

@@ -160,8 +160,8 @@ class PlacedSound:
 
 
 def _samples(frame: av.AudioFrame, mono: bool) -> tuple[np.ndarray, tuple[float, float]]:
-    """(C, L) float32, full scale at 1, 0 for what is not finite; the mean energy of the file's
-    channels and of these, each times L.
+    """(C, L) float32, full scale at 1, 0 for what is not finite; where channels are mixed to one,
+    their mean energy and that of what is left, each times L.
     """
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
@@ -171,13 +171,14 @@ def _samples(frame: av.AudioFrame, mono: bool) -> tuple[np.ndarray, tuple[float,
         scale = 2.0 ** (8 * samples.dtype.itemsize - 1)
         zero = scale if samples.dtype.kind == "u" else 0.0
     # In float64, where no sum of float32 samples is too large.
-    samples = samples.astype(np.float64)
+    channels = samples.astype(np.float64)
+    mixed = mono and len(channels) > 1
     with np.errstate(invalid="ignore", over="ignore"):
-        before = np.square((samples - zero) / scale).mean(0).sum()
-        samples = _mixed(samples, zero, frame.layout) if mono else samples
+        samples = _mixed(channels, zero, frame.layout) if mixed else channels
         samples = ((samples - zero) / scale).astype(np.float32)
+        before = np.square((channels - zero) / scale).mean(0).sum() if mixed else 0.0
     samples = np.nan_to_num(samples, copy=False, nan=0, posinf=0, neginf=0)
-    after = np.square(samples, dtype=np.float64).mean(0).sum()
+    after = np.square(samples, dtype=np.float64).sum() if mixed else 0.0
     return samples, (before, after) if np.isfinite(before + after) else (0.0, 0.0)
 
 

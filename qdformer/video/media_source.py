@@ -21,8 +21,7 @@ from av.frame import Frame
 from av.stream import Discard, Stream
 
 from qdformer.errors import InputError
-from qdformer.io.image import MAX_PIXELS
-from qdformer.io.open_file import open_file
+from qdformer.io.open_file import MAX_PIXELS, open_file
 
 logger = logging.getLogger(__name__)
 

@@ -10,13 +10,12 @@ from detectron2.data import Metadata
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from qdformer.audio.log_mel import EXAMPLE_HOP, NUM_MEL_BANDS, log_mel_examples
 
-from .chart import as_written
+from .chart import picture
 from .overlay import MIN_SIDE, overlay, to_short_side
 from .spectrogram import draw_spectrogram
 
@@ -114,17 +113,14 @@ def _strip(columns: _Columns, height: int, draw: Callable[[Figure], None]) -> np
     # matplotlib cuts fractions of a pixel off; a hundredth more keeps 12.96 in from being 1295 px.
     size = (columns.total + 0.01) / _DPI, (height + 0.01) / _DPI
     figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)
     draw(figure)
-    for text in figure.findobj(Text):
-        as_written(text)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return picture(figure)
 
 
 def _write(figure: Figure, x: float, y: float, text: str, **style) -> None:
     """Text at pixels from the lower left corner."""
-    style = {"fontsize": 10, "va": "center", "parse_math": False, **style}
+    style = {"fontsize": 10, "va": "center", **style}
     figure.text(x, y, text, transform=None, **style)
 
 

@@ -20,6 +20,7 @@ from qdformer.data.datasets.classes import AVSS_CLASSES, BACKGROUND, class_palet
 from qdformer.data.datasets.layout import Layout, clip_record, find_folder, read_table
 from qdformer.errors import InputError
 from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_size
+from qdformer.io.open_file import written_at
 
 PREFIX = "avsbench"
 
@@ -221,8 +222,7 @@ def _load(name: str, layout: Layout, split: str) -> list[dict[str, Any]]:
         folder = find_folder(metadata.root, layout)
         _set_classes(name, read_classes(folder / layout.class_list))
     table = find_folder(metadata.root, layout) / layout.table
-    written = table.stat().st_mtime_ns if table.is_file() else None
-    return pickle.loads(_pickled_records(metadata.root, layout.name, split, written))
+    return pickle.loads(_pickled_records(metadata.root, layout.name, split, written_at(table)))
 
 
 @cache

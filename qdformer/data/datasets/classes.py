@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qdformer.errors import InputError
+from qdformer.io.open_file import written_at
 from qdformer.io.run_lengths import BACKGROUND, read_annotations
 
 _NAMES = """
@@ -40,6 +43,8 @@ def class_palette(num_classes: int) -> np.ndarray:
 def read_classes(path: str | Path) -> tuple[str, ...]:
     """Reads a ``label2idx.json``, an object of class names and indices, or COCO's categories.
 
+    A file is parsed again when it has changed.
+
     Returns:
         the names in the order of their indices; the first is the background.
 
@@ -50,6 +55,11 @@ def read_classes(path: str | Path) -> tuple[str, ...]:
         raise InputError(
             f"{path}: no such file; it must give every class name its index, background 0."
         )
+    return _read_classes(os.fspath(path), written_at(path))
+
+
+@lru_cache(maxsize=8)
+def _read_classes(path: str, written: int | None) -> tuple[str, ...]:
     try:
         text = Path(path).read_text(encoding="utf-8")
         indices = json.loads(text, object_pairs_hook=_unique)

@@ -211,7 +211,7 @@ def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
 
 def _find_masks(
     folder: str | Path, layout: Layout, clip: Mapping[str, str], frames: Mapping[int, str]
-) -> tuple[dict[int, Mask], LabelFormat]:
+) -> tuple[Mapping[int, Mask], LabelFormat]:
     for template, label_format in layout.masks:
         masks = find_masks(folder, layout, template, label_format, clip, frames)
         if frames.keys() & masks.keys():
@@ -227,14 +227,14 @@ def find_masks(
     label_format: LabelFormat,
     clip: Mapping[str, str],
     frames: Mapping[int, str],
-) -> dict[int, Mask]:
+) -> Mapping[int, Mask]:
     """The masks of one format that a clip has, by the number of their frame.
 
     Raises:
         InputError: a file of annotations is broken, or has other categories than the data set.
     """
     if label_format != "coco":
-        return {**numbered_files(folder, template, clip)}
+        return numbered_files(folder, template, clip)
     path = os.path.join(folder, template.format(**clip))
     names, annotations = read_annotations(path)
     if layout.class_list:
