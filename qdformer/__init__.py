@@ -1,7 +1,7 @@
 """QDFormer: audio-visual segmentation with quantized audio semantics, on Detectron2.
 
-Importing the package makes Detectron2 importable and registers the meta-architectures, the timm
-backbone and AVSBench's data sets, so that Detectron2's own functions find them by name.
+Importing the package makes Detectron2 importable and registers the meta-architectures, backbones,
+audio networks and AVSBench's data sets, so that Detectron2's own functions find them by name.
 """
 
 from importlib import import_module
@@ -14,9 +14,16 @@ prepare_detectron2()
 
 from qdformer.config.defaults import add_qdformer_config  # noqa: E402
 from qdformer.data.datasets.registration import register_avs_dataset  # noqa: E402
-from qdformer.modeling import meta_arch  # noqa: E402
+from qdformer.modeling import meta_arch, vggish, yamnet  # noqa: E402
 
-__all__ = ["AudioVisualPredictor", "add_qdformer_config", "meta_arch", "register_avs_dataset"]
+__all__ = [
+    "AudioVisualPredictor",
+    "add_qdformer_config",
+    "meta_arch",
+    "register_avs_dataset",
+    "vggish",
+    "yamnet",
+]
 
 
 def __getattr__(name: str):

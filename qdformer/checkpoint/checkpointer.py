@@ -17,6 +17,8 @@ from qdformer.modeling.backbone import TimmBackbone
 
 logger = logging.getLogger(__name__)
 
+_AUDIO_NETWORK = "audio_encoder.network."  # its name before there was more than VGGish: .vggish.
+
 
 class UnreadableCheckpoint(InputError):
     """The file is damaged, or no checkpoint at all."""
@@ -162,6 +164,10 @@ class AVSCheckpointer(DetectionCheckpointer):
             raise UnreadableCheckpoint(str(error)) from error
 
     def _load_model(self, checkpoint: dict[str, Any]):
+        checkpoint["model"] = {
+            re.sub(r"^audio_encoder\.vggish\.", _AUDIO_NETWORK, name): value
+            for name, value in checkpoint["model"].items()
+        }
         # A file without its modules' versions never misses the counters of batch normalization.
         expected = {k for k in self.model.state_dict() if not k.endswith("num_batches_tracked")}
         backbone = getattr(self.model, "backbone", None)
@@ -200,27 +206,29 @@ class BestModel(AVSCheckpointer):
         """Leave the tag that ``--resume`` follows where it is."""
 
 
-def load_vggish(model: nn.Module, path: str) -> None:
-    """Load released VGGish weights, which come as a plain dict of tensors.
+def load_audio_network(model: nn.Module, path: str) -> None:
+    """Load an audio network's released weights, which come as a plain dict of tensors.
 
     Args:
-        model: with the network as ``model.audio_encoder.vggish``.
-        path: the file, read without executing what it contains.
+        model: with the network as ``model.audio_encoder.network``.
+        path: the file, read without executing what it contains. What it holds beside the network,
+            such as a classifier, is named in the log.
 
     Raises:
-        InputError: there is no such file, or it holds something else.
+        InputError: there is no such file, or it is not of this network.
     """
     if not Path(path).is_file():
-        raise InputError(f"{path}: no such file; MODEL.AUDIO.WEIGHTS must name VGGish's weights")
-    vggish = model.get_submodule("audio_encoder.vggish")
-    weights = read_weights(path)["model"]
-    shapes = {key: tuple(value.shape) for key, value in weights.items()}
-    expected = {key: tuple(value.shape) for key, value in vggish.state_dict().items()}
-    if shapes != expected:
-        key = next(k for k in [*expected, *shapes] if shapes.get(k) != expected.get(k))
-        raise InputError(
-            f"{path}: {key} has shape {shapes.get(key, 'missing')}, but MODEL.AUDIO describes "
-            f"{expected.get(key, 'no such tensor')}; released weights want the published widths "
-            'and NORM ""'
-        )
-    vggish.load_state_dict(weights)
+        raise InputError(f"{path}: no such file; MODEL.AUDIO.WEIGHTS must name a file of weights")
+    network = model.get_submodule("audio_encoder.network")
+    weights, own = read_weights(path)["model"], network.state_dict()
+    for key, value in own.items():
+        found = tuple(weights[key].shape) if key in weights else "missing"
+        if found != tuple(value.shape):
+            raise InputError(
+                f"{path}: {key} has shape {found}, but MODEL.AUDIO describes "
+                f"{type(network).__name__} with {tuple(value.shape)}; released weights want "
+                'MODEL.AUDIO.NAME of their network, the published widths and NORM ""'
+            )
+    if unused := [key for key in weights if key not in own]:
+        logger.info("%s: not used: %s", path, ", ".join(unused))
+    network.load_state_dict({key: weights[key] for key in own})

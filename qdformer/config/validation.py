@@ -14,11 +14,13 @@ from fvcore.common.registry import Registry
 from qdformer.data.dataset_mapper import MAPPER_REGISTRY
 from qdformer.data.train_loader import SAMPLER_REGISTRY
 from qdformer.errors import InputError, make_folder
+from qdformer.modeling.audio_encoder import AUDIO_NETWORK_REGISTRY
 from qdformer.modeling.codebook import UPDATE_RULES
 from qdformer.modeling.criterion import PIXEL_LOSSES
 from qdformer.solver.lr_scheduler import LR_SCHEDULER_REGISTRY
 
 LEAST = {
+    "MODEL.AUDIO.TRAINED_LAYERS": 0,
     "MODEL.QDFORMER.HIDDEN_DIM": 1,
     "MODEL.QDFORMER.NUM_HEADS": 1,
     "MODEL.QDFORMER.DIM_FEEDFORWARD": 1,
@@ -253,6 +255,7 @@ def _check_choices(cfg: CfgNode) -> None:
     choices = {
         "MODEL.META_ARCHITECTURE": _architectures(),
         "MODEL.BACKBONE.NAME": _names(BACKBONE_REGISTRY),
+        "MODEL.AUDIO.NAME": _names(AUDIO_NETWORK_REGISTRY),
         "INPUT.MAPPER": _names(MAPPER_REGISTRY),
         "MODEL.QDFORMER.CODEBOOK.UPDATE": UPDATE_RULES,
         "MODEL.QDFORMER.LOSS.PIXEL": PIXEL_LOSSES,

@@ -23,7 +23,7 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
-from qdformer.checkpoint.checkpointer import AVSCheckpointer, BestModel, load_vggish
+from qdformer.checkpoint.checkpointer import AVSCheckpointer, BestModel, load_audio_network
 from qdformer.checkpoint.metadata import run_metadata
 from qdformer.config.validation import clips_per_process
 from qdformer.data.dataset_mapper import build_mapper
@@ -84,11 +84,12 @@ class Trainer(DefaultTrainer):
         if not has_checkpoint:
             Path(skipped_file(self.cfg)).unlink(missing_ok=True)
             if self.cfg.MODEL.AUDIO.WEIGHTS:
-                load_vggish(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
+                load_audio_network(_unwrap(self._trainer.model), self.cfg.MODEL.AUDIO.WEIGHTS)
             elif self.cfg.MODEL.AUDIO.FREEZE:
                 logger.warning(
-                    "MODEL.AUDIO.WEIGHTS is empty: VGGish is trained, from random weights or those "
-                    "of MODEL.WEIGHTS; name its file to keep it as it is"
+                    "MODEL.AUDIO.WEIGHTS is empty: %s is trained, from random weights or those of "
+                    "MODEL.WEIGHTS; name its file to keep it as it is",
+                    self.cfg.MODEL.AUDIO.NAME,
                 )
         try:
             super().resume_or_load(resume)

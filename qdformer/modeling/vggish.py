@@ -2,23 +2,24 @@
 
 from collections.abc import Sequence
 
-import torch
+from detectron2.config import CfgNode, configurable
 from detectron2.layers import get_norm
 from torch import Tensor, nn
 
-from qdformer.layers.position_encoding import sine_position_2d
-from qdformer.modeling.audio_tokens import AudioTokens
+from qdformer.modeling.audio_encoder import AUDIO_NETWORK_REGISTRY, AudioNetwork
 
 CONVOLUTIONS_PER_STAGE = (1, 1, 2, 2)
 
 
-class VGGish(nn.Module):
+@AUDIO_NETWORK_REGISTRY.register()
+class VGGish(AudioNetwork):
     """Four stages of 3 x 3 convolutions with pooling, then three linear layers.
 
     With the published widths and without normalization the parameter names and shapes are those of
     the released ``vggish-10086976.pth``.
     """
 
+    @configurable
     def __init__(
         self,
         *,
@@ -55,15 +56,11 @@ class VGGish(nn.Module):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """
-        Args:
-            log_mel: (F, 1, 96, 64), see :func:`qdformer.audio.log_mel.log_mel`.
-
-        Returns:
-            (F, 128) embeddings, at least 0.
-        """
-        return self.embed(self.patches(log_mel))
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> dict:
+        """Translate a config to the arguments of the constructor."""
+        audio = cfg.MODEL.AUDIO
+        return {"conv_dims": audio.CONV_DIMS, "fc_dims": audio.FC_DIMS, "norm": audio.NORM}
 
     def patches(self, log_mel: Tensor) -> Tensor:
         """(F, 1, 96, 64) to (F, 6, 4, channels), features by time and frequency."""
@@ -73,43 +70,3 @@ class VGGish(nn.Module):
         """(F, 6, 4, channels) to (F, 128) embeddings."""
         # The released weights expect time and frequency before channels.
         return self.embeddings(patches.flatten(1))
-
-
-class AudioEncoder(nn.Module):
-    """VGGish and projections to C channels: F_a."""
-
-    def __init__(self, *, vggish: VGGish, channels: int, frozen: bool, patches: bool = False):
-        """
-        Args:
-            vggish: the network.
-            channels: C.
-            frozen: keep VGGish as it is and train the projections alone.
-            patches: give the features of its last convolution, too, one for each of 6 x 4 patches
-                in time and frequency. With the embedding alone, as in the paper, attention to a
-                single frame has one key, so that all prototypes read the same of it.
-        """
-        super().__init__()
-        self.vggish = vggish.requires_grad_(not frozen)
-        self.frozen = frozen
-        self.projection = nn.Linear(vggish.out_channels, channels)
-        self.patch_projection = nn.Linear(vggish.patch_channels, channels) if patches else None
-
-    def train(self, mode: bool = True) -> "AudioEncoder":
-        """Keep a frozen VGGish in evaluation mode, so that no statistic of it moves."""
-        super().train(mode)
-        self.vggish.train(mode and not self.frozen)
-        return self
-
-    def forward(self, log_mel: Tensor) -> AudioTokens:
-        """(F, 1, 96, 64) log-mel examples to F_a, A = 1 or, with patches, 1 + 24."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            patches = self.vggish.patches(log_mel)
-            embedding = self.vggish.embed(patches)
-        tokens = self.projection(embedding)[:, None]
-        position = tokens.new_zeros(1, tokens.shape[-1])
-        if self.patch_projection is not None:
-            times, bands = patches.shape[1:3]
-            tokens = torch.cat((tokens, self.patch_projection(patches).flatten(1, 2)), dim=1)
-            grid = sine_position_2d(times, bands, position.new_ones(1, 2), tokens.shape[-1])
-            position = torch.cat((position, grid[0]))
-        return AudioTokens(tokens, position)

@@ -14,7 +14,7 @@ from detectron2.modeling import build_backbone
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_audio_network
 from qdformer.checkpoint.conversion import PIXEL_STD, convert_weights, summary, write_weights
 from qdformer.commands import convert_weights as convert_weights_command
 from qdformer.config.loading import load_config
@@ -42,6 +42,7 @@ FILES = {
     "official b2": "pvt_v2_b2",
     "timm b2": "pvt_v2_b2",
     "official b5": "pvt_v2_b5",
+    "official lite": "lite0",
 }
 """Formats of a file and the config that takes them."""
 
@@ -59,8 +60,9 @@ def original(model):
         # Its buffers, which no file need hold, are made with it.
         network = randomize(timm.create_model(SWIN, weight_init="skip"))
     else:
+        model = {"lite0": "tf_efficientnet_lite0"}.get(model, model)
         network = random_network(timm.create_model, model_name=model)
-    maps = network.forward_intermediates(frames, intermediates_only=True)
+    maps = network.forward_intermediates(frames, intermediates_only=True)[-len(STAGES) :]
     return network, frames, dict(zip(STAGES.values(), maps, strict=True))
 
 
@@ -100,7 +102,10 @@ def test_maps_are_the_publishers(name, tmp_path):
     model = converted.release.model
     assert model == FILES[name] and not converted.settings and not converted.filled
     for key in converted.unused:
-        known = r"(head|fc|norm)\.|.*(attn_mask|relative_position_index|num_batches_tracked)$"
+        known = (
+            r"(_?(head|fc|conv_head|bn1|bn2)|norm|classifier)\."
+            r"|.*(attn_mask|relative_position_index|num_batches_tracked)$"
+        )
         assert re.match(known, key), key
     state = state.get("model", state)
     assert len(converted.weights) + len(converted.unused) == len(state)
@@ -156,14 +161,14 @@ def test_embeddings_are_torchvggishs(tmp_path):
     model = nn.Module()
     model.audio_encoder = nn.Module()
     with torch.device("meta"):
-        model.audio_encoder.vggish = VGGish()
-    model.audio_encoder.vggish.to_empty(device="cpu")
-    load_vggish(model, str(output))
+        model.audio_encoder.network = VGGish()
+    model.audio_encoder.network.to_empty(device="cpu")
+    load_audio_network(model, str(output))
     log_mel = torch.rand(2, 1, 96, 64, generator=torch.Generator().manual_seed(1)) * 8 - 5
     with torch.no_grad():
         cells = reference["features"](log_mel).transpose(1, 3).transpose(1, 2)
         expected = reference["embeddings"](cells.reshape(2, -1))
-        assert_same({"": model.audio_encoder.vggish(log_mel)}, {"": expected})
+        assert_same({"": model.audio_encoder.network(log_mel)}, {"": expected})
 
 
 def zeros(shapes):
@@ -207,7 +212,16 @@ def test_what_fits_nothing_is_refused_in_a_sentence(edit, problem, shapes, tmp_p
         convert_weights(str(path))
     text = str(error.value)
     assert text.startswith(str(path)) and "\n" not in text and len(text) < 800
-    for known in ("torchvision", "MSRA", "swin_t", "pvt_v2_b2", "pvt_v2_b5", "vggish"):
+    for known in (
+        "torchvision",
+        "MSRA",
+        "swin_t",
+        "pvt_v2_b2",
+        "pvt_v2_b5",
+        "lite0",
+        "yamnet",
+        "vggish",
+    ):
         assert known in text
 
 

@@ -66,6 +66,27 @@ def official_pvt_names(network):
     return state
 
 
+def official_lite_names(network):
+    """Blocks are counted through the stages, and named by what they do."""
+    layers = {"conv_pw": "_expand_conv", "conv_dw": "_depthwise_conv", "conv_pwl": "_project_conv"}
+    expanded = {**layers, "bn1": "_bn0", "bn2": "_bn1", "bn3": "_bn2"}
+    first = {"conv_dw": "_depthwise_conv", "conv_pw": "_project_conv"}
+    first |= {"bn1": "_bn1", "bn2": "_bn2"}
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1",
+             "classifier": "_fc"}  # fmt: skip
+    counts = [len(stage) for stage in network.blocks]
+    state = {}
+    for name, value in network.state_dict().items():
+        parts = name.split(".")
+        if parts[0] == "blocks":
+            number = sum(counts[: int(parts[1])]) + int(parts[2])
+            names = expanded if number else first
+            state[f"_blocks.{number}.{names[parts[3]]}.{parts[4]}"] = value
+        else:
+            state[f"{outer[parts[0]]}.{parts[1]}"] = value
+    return state
+
+
 def published(name, network):
     """What the publisher's file holds; timm, too, finds its own weights in it."""
     state = network.state_dict()
@@ -75,6 +96,8 @@ def published(name, network):
             network.state_dict().keys()
         )
         return {"model": state} if name == "microsoft" else state
+    if name == "official lite":
+        return official_lite_names(network)
     if name.startswith("official"):
         state = official_pvt_names(network)
         assert pvt_v2.checkpoint_filter_fn(state, network).keys() == network.state_dict().keys()

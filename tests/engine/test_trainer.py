@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_vggish
+from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_audio_network
 from qdformer.engine.hooks import BestCheckpointer
 from qdformer.engine.setup import register_roots
 from qdformer.engine.trainer import Trainer, primary_metric
@@ -232,20 +232,32 @@ def test_a_backbone_alone_may_start_training_but_not_be_evaluated(tmp_path):
         AVSCheckpointer(model, complete=True).load(str(tmp_path / "backbone.pth"))
 
 
-def test_vggish_weights(tmp_path):
+def test_checkpoints_from_when_vggish_was_the_only_network_load(tmp_path):
     source, model = small_model(), small_model()
-    vggish = source.audio_encoder.vggish
+    weights = {
+        name.replace("audio_encoder.network.", "audio_encoder.vggish."): value + 1
+        for name, value in source.state_dict().items()
+    }
+    torch.save({"model": weights}, tmp_path / "old.pth")
+    AVSCheckpointer(model, complete=True).load(str(tmp_path / "old.pth"))
+    for name, value in source.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value + 1), name
+
+
+def test_weights_of_an_audio_network(tmp_path):
+    source, model = small_model(), small_model()
+    vggish = source.audio_encoder.network
     weights = {key: value + 1 for key, value in vggish.state_dict().items()}
     torch.save(weights, tmp_path / "vggish.pth")
-    load_vggish(model, str(tmp_path / "vggish.pth"))
+    load_audio_network(model, str(tmp_path / "vggish.pth"))
     for key, value in weights.items():
-        assert torch.equal(model.audio_encoder.vggish.state_dict()[key], value)
+        assert torch.equal(model.audio_encoder.network.state_dict()[key], value)
     weights.pop("features.0.weight")
     torch.save(weights, tmp_path / "part.pth")
     with pytest.raises(InputError, match="part.pth: features.0.weight has shape missing"):
-        load_vggish(model, str(tmp_path / "part.pth"))
+        load_audio_network(model, str(tmp_path / "part.pth"))
     with pytest.raises(InputError, match="none.pth: no such file"):
-        load_vggish(model, str(tmp_path / "none.pth"))
+        load_audio_network(model, str(tmp_path / "none.pth"))
     torch.save(source, tmp_path / "module.pth")
     with pytest.raises(InputError, match="module.pth: cannot be used as weights"):
-        load_vggish(model, str(tmp_path / "module.pth"))
+        load_audio_network(model, str(tmp_path / "module.pth"))

@@ -1,6 +1,6 @@
 import torch
 
-from qdformer.modeling.vggish import AudioEncoder, VGGish
+from qdformer.modeling.vggish import VGGish
 
 # Names and sizes of the released vggish-10086976.pth.
 RELEASED = {
@@ -48,13 +48,3 @@ def test_examples_are_independent():
     torch.manual_seed(0)
     vggish, log_mel = VGGish(conv_dims=(4, 4, 4, 4), fc_dims=(8,)), torch.randn(3, 1, 96, 64)
     torch.testing.assert_close(vggish(log_mel)[1:2], vggish(log_mel[1:2]))
-
-
-def test_frozen_network_stays_as_it_is():
-    vggish = VGGish(conv_dims=(4, 4, 4, 4), fc_dims=(8,), norm="BN")
-    encoder = AudioEncoder(vggish=vggish, channels=16, frozen=True).train()
-    before = {key: value.clone() for key, value in vggish.state_dict().items()}
-    encoder(torch.randn(3, 1, 96, 64)).tokens.sum().backward()
-    assert all(torch.equal(value, before[key]) for key, value in vggish.state_dict().items())
-    assert all(parameter.grad is None for parameter in vggish.parameters())
-    assert encoder.projection.weight.grad is not None

@@ -27,7 +27,7 @@ def test_rates_and_decay():
     found, _ = groups_of(small_model("MODEL.QDFORMER.CODEBOOK.UPDATE", "gradient"))
     assert found["backbone.stem.conv1.weight"] == (0.5, 0.1)
     assert found["backbone.stem.conv1.norm.weight"] == (0.5, 0.0)
-    assert found["audio_encoder.vggish.features.0.weight"] == (1.0, 0.1)
+    assert found["audio_encoder.network.features.0.weight"] == (1.0, 0.1)
     assert found["audio_encoder.projection.bias"] == (1.0, 0.0)
     for name in ("prototypes", "codebook.codewords", "encoder.level_embedding.weight"):
         assert found[name] == (1.0, 0.0)

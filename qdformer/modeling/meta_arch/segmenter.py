@@ -13,6 +13,7 @@ from detectron2.modeling import Backbone, build_backbone
 from torch import Tensor, nn
 
 from qdformer.errors import InputError
+from qdformer.modeling.audio_encoder import AudioEncoder, build_audio_encoder
 from qdformer.modeling.backbone import checkpoint_fine_stages
 from qdformer.modeling.clip_batch import ClipBatch, Targets
 from qdformer.modeling.codebook import Quantized
@@ -23,7 +24,6 @@ from qdformer.modeling.global_decomposition import AudioVisualFusion
 from qdformer.modeling.inference import Thresholds, segment_clip
 from qdformer.modeling.mask_decoder import MaskDecoder, Predictions
 from qdformer.modeling.matcher import LossWeights
-from qdformer.modeling.vggish import AudioEncoder, VGGish
 from qdformer.modeling.windows import sliding_window
 
 
@@ -130,7 +130,7 @@ class AudioVisualSegmenter(nn.Module, ABC):
                 temporal_window=qdformer.ENCODER.TEMPORAL_WINDOW,
                 **size,
             ),
-            "audio_encoder": _build_audio_encoder(cfg),
+            "audio_encoder": build_audio_encoder(cfg),
             "fusion": AudioVisualFusion(**size),
             "num_tokens": qdformer.NUM_TOKENS,
             "channels": channels,
@@ -295,13 +295,3 @@ def _classes_of_dataset(cfg: CfgNode) -> int:
             "set it, or load the data set first if that names them"
         )
     return len(classes) - 1
-
-
-def _build_audio_encoder(cfg: CfgNode) -> AudioEncoder:
-    audio = cfg.MODEL.AUDIO
-    return AudioEncoder(
-        vggish=VGGish(conv_dims=audio.CONV_DIMS, fc_dims=audio.FC_DIMS, norm=audio.NORM),
-        channels=cfg.MODEL.QDFORMER.HIDDEN_DIM,
-        frozen=bool(audio.FREEZE and audio.WEIGHTS),
-        patches=audio.PATCHES,
-    )
