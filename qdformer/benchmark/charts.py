@@ -8,43 +8,37 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from qdformer.benchmark.report import GIGABYTE, config_name
 from qdformer.benchmark.stages import STAGES
 
 _TIME, _MEMORY = "#2a6f97", "#bc6c25"
 
 
 def draw_stages(result: dict[str, Any], path: Path) -> None:
-    """Draw the time of each stage as a bar, in the order of Fig. 3 from top to bottom.
-
-    Args:
-        result: with the measure ``stages``.
-        path: of the PNG.
-    """
+    """Draw the time of each stage as a bar, in the order of Fig. 3, into a PNG."""
     measured, stages = result["results"]["stages"]["whole"], result["results"]["stages"]["stages"]
     whole = measured["ratio"]["median"]
     ratios = [stage["ratio"]["median"] for stage in stages]
     figure, axes = plt.subplots(figsize=(9, 0.42 * len(stages) + 1.6), layout="constrained")
-    bars = axes.barh([STAGES.get(stage["name"], stage["name"]) for stage in stages], ratios)
-    for bar in bars:
-        bar.set_color(_TIME)
-    labels = [f"{ratio:.2f}  ({ratio / whole:.0%})" for ratio in ratios]
-    axes.bar_label(bars, labels, padding=4)
+    names = [STAGES.get(stage["name"], stage["name"]) for stage in stages]
+    bars = axes.barh(names, ratios, color=_TIME)
+    axes.bar_label(bars, [f"{ratio:.2f}  ({ratio / whole:.0%})" for ratio in ratios], padding=4)
     axes.invert_yaxis()
     axes.margins(x=0.18, y=0.01)
     milliseconds = 1000 * measured["reference_seconds"]["median"]
     axes.set_xlabel(f"time / ResNet-50 forward ({milliseconds:.0f} ms here)")
-    axes.set_title(f"Forward by stage, {whole:.2f} in all: {_subject(result)}", fontsize=10)
-    _finish(figure, path)
+    settings = result["settings"]
+    frames = settings["batch"] * settings["frames"]
+    axes.set_title(
+        f"Forward by stage, {whole:.2f} in all: {Path(settings['config']).stem}, {frames} frames "
+        f"of {settings['size']} x {settings['size']}, {settings['device']}, "
+        f"{settings['precision']}",
+        fontsize=10,
+    )
+    _save(figure, path)
 
 
 def draw_growth(result: dict[str, Any], path: Path) -> None:
-    """Draw time and memory against the length of a clip and against the size of its frames.
-
-    Args:
-        result: with the measure ``growth``.
-        path: of the PNG.
-    """
+    """Draw time and memory against the length of a clip and the size of its frames, into a PNG."""
     points, settings = result["results"]["growth"], result["settings"]
     size, frames = settings["size"], settings["frames"]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
@@ -57,13 +51,13 @@ def draw_growth(result: dict[str, Any], path: Path) -> None:
     _draw_curves(right, areas, larger)
     right.set_xticks(areas, [str(point["size"]) for point in larger])
     right.set_xlabel(f"height and width of {frames} frames, pixels (spaced by area)")
-    seconds = points[0]["reference_seconds"]["median"]
+    milliseconds = 1000 * points[0]["reference_seconds"]["median"]
     figure.suptitle(
-        f"Forward: {config_name(result)}, {settings['device']}, {settings['precision']}; "
-        f"ResNet-50 on 5 frames of 224 x 224 takes {1000 * seconds:.0f} ms here",
+        f"Forward: {Path(settings['config']).stem}, {settings['device']}, {settings['precision']}; "
+        f"ResNet-50 on 5 frames of 224 x 224 takes {milliseconds:.0f} ms here",
         fontsize=10,
     )
-    _finish(figure, path)
+    _save(figure, path)
 
 
 CHARTS = {"stages": draw_stages, "growth": draw_growth}
@@ -72,7 +66,7 @@ CHARTS = {"stages": draw_stages, "growth": draw_growth}
 
 def _draw_curves(axes: plt.Axes, places: list[int], points: list[dict[str, Any]]) -> None:
     ratios = [point["ratio"]["median"] for point in points]
-    gigabytes = [point["memory"] / GIGABYTE for point in points]
+    gigabytes = [point["memory"] / 1e9 for point in points]
     memory = axes.twinx()
     axes.plot(places, ratios, "o-", color=_TIME)
     axes.set_ylabel("time / ResNet-50 forward", color=_TIME)
@@ -82,15 +76,6 @@ def _draw_curves(axes: plt.Axes, places: list[int], points: list[dict[str, Any]]
     memory.set_ylim(0, 1.1 * max(gigabytes))
 
 
-def _finish(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def _subject(result: dict[str, Any]) -> str:
-    settings = result["settings"]
-    frames = settings["batch"] * settings["frames"]
-    return (
-        f"{config_name(result)}, {frames} frames of {settings['size']} x {settings['size']}, "
-        f"{settings['device']}, {settings['precision']}"
-    )

@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 
 from qdformer.config.loading import load_config
-from qdformer.config.validation import check_config
+from qdformer.config.validation import check_config, check_device
 from qdformer.errors import InputError
-
-ROOT = Path(__file__).parents[2]
-"""Of the checkout, or where an installed package lies."""
 
 NUM_CLASSES = 70
 """Of AVSS without background; taken where the config leaves the classes to a data set."""
@@ -23,13 +21,11 @@ UNTRAINED = (
     "vggish-10086976.pth",
 )
 """Untrained weights are sure of nothing. With every token taken for confident, label maps cost the
-most that they can, instead of nothing. VGGish is frozen where the config wants that of released
-weights; the file is not read."""
+most that they can, instead of nothing. The audio network is frozen where the config wants that of
+released weights; the file is not read."""
 
 PRECISIONS = ("fp32", "bf16", "fast")
 """``fast`` is MODEL.QDFORMER.FAST_INFERENCE, which evaluation alone can have."""
-
-_MIN_SIZE = 32
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ class BenchmarkOptions:
     Attributes:
         config_file: of the model.
         output: the JSON; pictures go beside it.
-        measures: names of ``qdformer.benchmark.suite.MEASURES``.
+        measures: names of ``qdformer.benchmark.measures.MEASURES``.
         overrides: keys and values of the config in turn.
         workload: what the model gets.
         repeats: how often each thing is timed.
@@ -93,11 +89,11 @@ class BenchmarkOptions:
         workload = self.workload
         for name, values, least in (
             ("--frames", (workload.frames,), 1),
-            ("--size", (workload.size,), _MIN_SIZE),
+            ("--size", (workload.size,), 32),
             ("--batch", (workload.batch,), 1),
             ("--repeats", (self.repeats,), 1),
             ("--growth-frames", self.growth_frames, 1),
-            ("--growth-sizes", self.growth_sizes, _MIN_SIZE),
+            ("--growth-sizes", self.growth_sizes, 32),
         ):
             if min(values) < least:
                 raise InputError(f"{name} is {min(values)}; it must be at least {least}")
@@ -109,23 +105,18 @@ class BenchmarkOptions:
             raise InputError(
                 f"--precision {workload.precision} is for evaluation; leave train out of --measure"
             )
-        if workload.device not in ("cpu", "cuda"):
-            raise InputError(f"--device is {workload.device!r}; allowed: cpu, cuda")
-        if workload.device == "cuda" and not torch.cuda.is_available():
-            raise InputError("--device is cuda, but no GPU is found; give --device cpu")
+        check_device(workload.device)
 
     def settings(self) -> dict[str, Any]:
-        """What a result depends on, for the JSON; a checkout's own configs by their place in it."""
-        path = Path(self.config_file).resolve()
-        inside = path.is_relative_to(ROOT)
+        """What a result depends on, for the JSON."""
         return {
-            "config": path.relative_to(ROOT).as_posix() if inside else self.config_file,
+            "config": self.config_file,
             "overrides": list(self.overrides),
             **asdict(self.workload),
             "repeats": self.repeats,
         }
 
-    def load_config(self):
+    def load_config(self) -> CfgNode:
         """The model's config on the workload's device, with ``UNTRAINED`` before the overrides.
 
         Raises:

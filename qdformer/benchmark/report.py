@@ -1,28 +1,90 @@
-"""Results as JSON, and as tables."""
+"""Results: measured, kept as JSON, shown as tables."""
 
 import json
+import os
+import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tabulate import tabulate
 
-from qdformer.errors import InputError
+from qdformer.benchmark.charts import CHARTS
+from qdformer.benchmark.measures import MEASURES
+from qdformer.benchmark.options import BenchmarkOptions
+from qdformer.errors import InputError, make_folder
 from qdformer.io.atomic_write import write_json
 
-FORMAT = "qdformer benchmark 1"
+FORMAT = "qdformer benchmark 2"
 
-ABSENT = "-"
-GIGABYTE = 1e9
+_GIGABYTE = 1e9
 
 
-def save_result(result: dict[str, Any], path: Path) -> None:
-    """Write a result as JSON, whole or not at all."""
-    write_json(path, result)
+def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
+    """Measure, and write each result as soon as it is there.
+
+    What an earlier run of the same commit, without changes to it, with the same settings on the
+    same machine left in the file stays there, unless it is measured again. Any other result is
+    replaced.
+
+    Args:
+        options: what to measure.
+
+    Returns:
+        The content of the JSON: ``settings``, ``machine`` and ``results`` by measure.
+
+    Raises:
+        InputError: an option, the config or the output file cannot be used.
+    """
+    if unknown := [name for name in options.measures if name not in MEASURES]:
+        raise InputError(
+            f"there is no measure {unknown[0]!r}; choose among {', '.join(MEASURES)}, and give "
+            "KEY VALUE pairs behind another option or behind --"
+        )
+    options.check()
+    cfg = options.load_config()
+    make_folder(options.output.parent, f"--output is {options.output}, which")
+    machine = describe_machine(options.workload.device)
+    result = {"format": FORMAT, "settings": options.settings(), "machine": machine, "results": {}}
+    if options.output.exists():
+        before, commit = load_result(options.output), machine["commit"]
+        if {**before, "results": {}} == result and commit and not commit.endswith("-dirty"):
+            result = before
+    for name in options.measures:
+        for found in MEASURES[name](cfg, options):
+            result["results"][name] = found
+            write_json(options.output, result)
+        if name in CHARTS:
+            CHARTS[name](result, chart_file(options.output, name))
+    return result
+
+
+def describe_machine(device: str) -> dict[str, Any]:
+    """Processor, threads and versions; ``commit`` is None outside of a checkout."""
+    root = Path(__file__).parents[2]
+    cpuinfo = Path(os.sep, "proc", "cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    commit = None
+    if (root / ".git").exists():
+        command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+        commit = done.stdout.strip() or None
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
+        "tf32": [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "commit": commit,
+    }
 
 
 def load_result(path: Path) -> dict[str, Any]:
-    """Read what :func:`save_result` wrote.
+    """Read what :func:`run_benchmark` wrote.
 
     Raises:
         InputError: there is no such file, or it is something else.
@@ -42,16 +104,13 @@ def load_result(path: Path) -> dict[str, Any]:
 
 def measurements(result: dict[str, Any]) -> dict[str, float]:
     """Every number that two results can be compared by, in one order, by what it is."""
-    results = result["results"]
-    rows = {}
+    results, rows = result["results"], {}
     for name, label in (("eval", "eval"), ("train", "training step")):
         if name in results:
             rows[f"{label} / ResNet-50"] = results[name]["ratio"]["median"]
             rows[f"{label}, s"] = results[name]["seconds"]["median"]
-    memory = results.get("memory", {})
-    for name, label in (("eval", "eval"), ("train", "training"), ("libraries", "libraries alone")):
-        if name in memory:
-            rows[f"peak memory {label}, GB"] = memory[name] / GIGABYTE
+    for name, peak in results.get("memory", {}).items():
+        rows[f"peak memory {name}, GB"] = peak / _GIGABYTE
     for stage in results.get("stages", {}).get("stages", ()):
         rows[f"{stage['name']} / ResNet-50"] = stage["ratio"]["median"]
     for name, times in results.get("attention", {}).items():
@@ -59,38 +118,30 @@ def measurements(result: dict[str, Any]) -> dict[str, float]:
     for point in results.get("growth", ()):
         label = f"{point['frames']} x {point['size']} x {point['size']}"
         rows[f"eval {label} / ResNet-50 of 5 x 224 x 224"] = point["ratio"]["median"]
-        rows[f"peak memory eval {label}, GB"] = point["memory"] / GIGABYTE
-    for mode, label in (("train", "training"), ("eval", "eval")):
-        for reader, rate in results.get("data", {}).get(mode, {}).items():
+        rows[f"peak memory eval {label}, GB"] = point["memory"] / _GIGABYTE
+    for mode, rates in results.get("data", {}).items():
+        for reader, rate in rates.items():
             rate = rate["median"] if isinstance(rate, dict) else rate
-            rows[f"data {label}, {reader}, clips/s"] = rate
+            rows[f"data {mode}, {reader}, clips/s"] = rate
     for size, rates in results.get("evaluators", {}).items():
         for name, rate in rates.items():
             rows[f"{name}, {size}, frames/s"] = rate["median"]
     return rows
 
 
-def comparison(results: dict[str, dict[str, Any]]) -> str:
-    """A row for each measurement, a column for each result, and B / A for two of them.
-
-    Args:
-        results: by the name of their column.
-    """
-    columns = {name: measurements(result) for name, result in results.items()}
-    rows = [["config", *map(config_name, results.values())]]
-    rows += [["on", *map(_device, results.values())]]
-    rows += [["for", *map(_workload, results.values())]]
-    headers = ["", *columns]
+def comparison(results: Sequence[dict[str, Any]]) -> str:
+    """A row for each measurement, a column for each result, and B / A for two of them."""
+    columns = [measurements(result) for result in results]
+    heads = [_describe(result) for result in results]
+    headers, rows = ["", *("\n".join(head) for head in heads)], []
     if len(columns) == 2:
         headers.append("B / A")
-        rows = [[*row, ""] for row in rows]
-    for label in dict.fromkeys(label for column in columns.values() for label in column):
-        values = [column.get(label) for column in columns.values()]
-        row = [label, *map(_number, values)]
+    for label in dict.fromkeys(label for column in columns for label in column):
+        values = [column.get(label) for column in columns]
         if len(columns) == 2:
             first, second = values
-            row.append(_number(second / first if first and second is not None else None))
-        rows.append(row)
+            values.append(second / first if first and second is not None else None)
+        rows.append([label, *map(_number, values)])
     return _table(headers, rows)
 
 
@@ -98,81 +149,49 @@ def stage_table(result: dict[str, Any]) -> str:
     """Time, parameters and FLOPs of each stage; needs the measure ``stages``."""
     measured = result["results"]["stages"]
     whole = measured["whole"]
-    rows = [
-        [
-            stage["name"],
-            f"{1000 * stage['seconds']['median']:.1f}",
-            f"{1000 * stage['seconds']['min']:.1f} to {1000 * stage['seconds']['max']:.1f}",
-            f"{stage['ratio']['median']:.2f}",
-            f"{stage['ratio']['median'] / whole['ratio']['median']:.0%}",
-            f"{stage['flops'] / 1e9:.2f}",
-            f"{stage['trained_parameters'] / 1e6:.2f}",
-            f"{stage['parameters'] / 1e6:.2f}",
-        ]
-        for stage in [*measured["stages"], {"name": "whole", **whole}]
-    ]
-    headers = ["stage", "ms", "least to most", "/ ResNet-50", "share", "GFLOPs", "M trained", "M"]
-    return f"{_table(headers, rows)}\nFLOPs: {measured['flops_count']}."
-
-
-def readme_table(results: Sequence[dict[str, Any]]) -> str:
-    """The README's table: a row for each result, ``-`` for what it did not measure.
-
-    Args:
-        results: see :func:`load_result`.
-
-    Returns:
-        Markdown, without a newline at its end.
-    """
-    headers = [
-        "config", "device", "precision", "frames", "batch", "eval / ResNet-50",
-        "training step / ResNet-50", "peak memory eval, GB", "peak memory training, GB",
-        "clips/s eval", "clips/s training",
-    ]  # fmt: skip
     rows = []
-    for result in results:
-        settings, numbers = result["settings"], measurements(result)
-        rates = [numbers.get(label) for label in ("eval, s", "training step, s")]
-        rows.append(
-            [
-                config_name(result),
-                _device(result),
-                settings["precision"],
-                f"{settings['frames']} x {settings['size']} x {settings['size']}",
-                str(settings["batch"]),
-                *(_number(numbers.get(label)) for label in headers[5:9]),
-                *(_number(seconds and settings["batch"] / seconds) for seconds in rates),
-            ]
-        )
-    return _table(headers, rows, names=3)
+    for stage in [*measured["stages"], {"name": "whole", **whole}]:
+        least, middle, most = (1000 * stage["seconds"][key] for key in ("min", "median", "max"))
+        ratio = stage["ratio"]["median"]
+        rows.append([stage["name"], f"{middle:.1f}", f"{least:.1f} to {most:.1f}", f"{ratio:.2f}",
+                     f"{ratio / whole['ratio']['median']:.0%}", f"{stage['flops'] / 1e9:.2f}",
+                     f"{stage['trained_parameters'] / 1e6:.2f}",
+                     f"{stage['parameters'] / 1e6:.2f}"])  # fmt: skip
+    headers = ["stage", "ms", "least to most", "/ ResNet-50", "share", "GFLOPs", "M trained", "M"]
+    return _table(headers, rows)
 
 
-def _table(headers: list[str], rows: list[list[str]], names: int = 1) -> str:
-    """Markdown with ``names`` columns of words and numbers behind them."""
-    align = ["left"] * names + ["right"] * (len(headers) - names)
-    return tabulate(rows, headers, tablefmt="pipe", disable_numparse=True, colalign=align)
+def chart_file(output: Path, measure: str) -> Path:
+    """The picture beside a JSON."""
+    return output.with_name(f"{output.stem}_{measure}.png")
+
+
+def summary(result: dict[str, Any]) -> str:
+    """All that was measured, for people."""
+    parts = [comparison([result])]
+    if "stages" in result["results"]:
+        parts.append(stage_table(result))
+    return "\n\n".join(parts)
+
+
+def _describe(result: dict[str, Any]) -> list[str]:
+    settings, machine = result["settings"], result["machine"]
+    threads = f"{machine['cpu']}, {machine['threads']} threads"
+    size = f"{settings['frames']} x {settings['size']} x {settings['size']}"
+    return [
+        " ".join([Path(settings["config"]).stem, *settings["overrides"]]),
+        machine["gpu"] or threads,
+        f"{settings['batch']} x {size}, {settings['precision']}",
+    ]
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    align = ["left"] + ["right"] * (len(headers) - 1)
+    return tabulate(rows, headers, tablefmt="github", disable_numparse=True, colalign=align)
 
 
 def _number(value: float | None) -> str:
     if value is None:
-        return ABSENT
+        return "-"
     decimals = 3 if abs(value) < 1 else 2 if abs(value) < 100 else 0
     return f"{value:.{decimals}f}"
-
-
-def config_name(result: dict[str, Any]) -> str:
-    """The config's file name without its ending, and what was changed in it."""
-    settings = result["settings"]
-    return " ".join([Path(settings["config"]).stem, *settings["overrides"]])
-
-
-def _device(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    threads = f"{machine['threads']} thread{'s' * (machine['threads'] != 1)}"
-    return machine["gpu"] or f"{machine['cpu']}, {threads}"
-
-
-def _workload(result: dict[str, Any]) -> str:
-    settings = result["settings"]
-    size = f"{settings['frames']} x {settings['size']} x {settings['size']}"
-    return f"{settings['batch']} x {size}, {settings['precision']}"

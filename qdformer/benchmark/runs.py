@@ -4,13 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
 from torchvision.models import resnet50
 
-import qdformer.modeling.meta_arch.qdformer  # noqa: F401  (registers the models)
-from qdformer.benchmark.blobs import moving_blobs
 from qdformer.benchmark.options import Workload
 from qdformer.modeling.inference_fusion import fuse_for_inference
 from qdformer.solver.optimizer import build_optimizer
@@ -36,7 +35,7 @@ class Reference:
 class EvalForward:
     """From mapper outputs to label maps at full size, with untrained weights."""
 
-    def __init__(self, cfg, workload: Workload):
+    def __init__(self, cfg: CfgNode, workload: Workload):
         self.workload = workload
         self.model = _build(cfg).eval()
         if cfg.MODEL.QDFORMER.FAST_INFERENCE:
@@ -51,12 +50,9 @@ class EvalForward:
 
 
 class TrainingStep:
-    """Forward, backward, gradient clipping and the optimizer's step, as in training.
+    """Forward, backward, gradient clipping and the optimizer's step, as in training."""
 
-    No weights are read, but ``MODEL.AUDIO.WEIGHTS`` decides whether VGGish is trained.
-    """
-
-    def __init__(self, cfg, workload: Workload):
+    def __init__(self, cfg: CfgNode, workload: Workload):
         self.workload = workload
         self.model = _build(cfg).train()
         self.optimizer = build_optimizer(cfg, self.model)
@@ -67,7 +63,7 @@ class TrainingStep:
         # As in most iterations: every 20th one logs more.
         with EventStorage(start_iter=1), self.workload.autocast():
             losses = self.model(self.clips)
-        sum(losses.values()).backward()
+        torch.stack(list(losses.values())).sum().backward()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -77,43 +73,30 @@ RUNS = {"eval": EvalForward, "train": TrainingStep}
 
 
 def random_clips(workload: Workload, num_classes: int = 0) -> list[dict[str, Any]]:
-    """Clips as the mapper gives them, of noise, always the same.
-
-    Args:
-        workload: their number, length and size.
-        num_classes: with a value above 0 they come with ``instances`` of these classes.
-    """
+    """Clips as the mapper gives them, of noise, always the same; with classes they have labels."""
     rng = np.random.default_rng(0)
-    frames, size = workload.frames, (workload.size, workload.size)
+    frames, size = workload.frames, workload.size
     clips = []
     for index in range(workload.batch):
-        image = rng.integers(0, 256, (frames, 3, *size), dtype=np.uint8)
+        image = rng.integers(0, 256, (frames, 3, size, size), dtype=np.uint8)
         audio = rng.normal(-3, 2, (frames, 1, 96, 64)).astype(np.float32)
-        clips.append(
-            {
-                "image": torch.from_numpy(image),
-                "audio": torch.from_numpy(audio),
-                "height": workload.size,
-                "width": workload.size,
-                "video_id": str(index),
-                **(_labels(rng, frames, size, num_classes) if num_classes else {}),
-            }
-        )
+        clip = {"image": torch.from_numpy(image), "audio": torch.from_numpy(audio)}
+        clip |= {"height": size, "width": size, "video_id": str(index)}
+        if num_classes:
+            objects = min(OBJECTS, num_classes)
+            masks = torch.zeros(frames, objects, size, size, dtype=torch.bool)
+            for k, (top, left) in enumerate(rng.integers(0, size // 2, (objects, 2))):
+                masks[:, k, top : top + size // 3, left : left + size // 3] = True
+            classes = torch.from_numpy(rng.permutation(num_classes)[:objects])
+            clip["instances"] = [
+                Instances((size, size), gt_classes=classes, gt_masks=BitMasks(frame))
+                for frame in masks
+            ]
+            clip["annotated"] = torch.ones(frames, dtype=torch.bool)
+        clips.append(clip)
     return clips
 
 
-def _labels(rng, frames: int, size: tuple[int, int], num_classes: int) -> dict[str, Any]:
-    objects = min(OBJECTS, num_classes)
-    masks = torch.from_numpy(moving_blobs(rng, frames, objects, size))
-    classes = torch.from_numpy(rng.permutation(num_classes)[:objects])
-    return {
-        "instances": [
-            Instances(size, gt_classes=classes, gt_masks=BitMasks(frame)) for frame in masks
-        ],
-        "annotated": torch.ones(frames, dtype=torch.bool),
-    }
-
-
-def _build(cfg) -> torch.nn.Module:
+def _build(cfg: CfgNode) -> Any:
     torch.manual_seed(0)
     return build_model(cfg)

@@ -2,7 +2,6 @@
 
 benchmark.py --config-file configs/qdformer_r50.yaml [--measure eval train ...] [KEY VALUE ...]
 benchmark.py --compare A.json B.json [...]
-benchmark.py --table A.json B.json [...]
 """
 
 import argparse
@@ -10,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from qdformer.benchmark.measures import MEASURES, default_measures
 from qdformer.benchmark.options import PRECISIONS, BenchmarkOptions, Workload
-from qdformer.benchmark.report import comparison, load_result, readme_table
-from qdformer.benchmark.suite import (
-    MEASURES,
+from qdformer.benchmark.report import (
     chart_file,
-    default_measures,
+    comparison,
+    load_result,
     run_benchmark,
     summary,
 )
@@ -25,10 +24,7 @@ from qdformer.commands import runner
 def _run(args: argparse.Namespace) -> None:
     """Measure, or show what was measured."""
     if args.compare:
-        print(comparison({file: load_result(Path(file)) for file in args.compare}))
-        return
-    if args.table:
-        print(readme_table([load_result(Path(file)) for file in args.table]))
+        print(comparison([load_result(Path(file)) for file in args.compare]))
         return
     output = Path(args.output or f"output/benchmark/{Path(args.config_file).stem}.json")
     workload = Workload(
@@ -74,7 +70,6 @@ def parser() -> argparse.ArgumentParser:
     add("--growth-sizes", type=int, nargs="+", default=default.growth_sizes)
     add("--output", help="JSON; by default output/benchmark/<config>.json")
     add("--compare", nargs="+", metavar="JSON", help="show results side by side instead")
-    add("--table", nargs="+", metavar="JSON", help="print the README's table instead")
     add("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
     return result
 

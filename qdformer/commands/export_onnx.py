@@ -15,7 +15,7 @@ from detectron2.modeling import build_model
 
 from qdformer.benchmark.options import Workload
 from qdformer.benchmark.runs import random_clips
-from qdformer.benchmark.timing import CPUClock, relative, time_in_turn
+from qdformer.benchmark.timing import relative, time_in_turn
 from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.commands import runner
 from qdformer.config.loading import load_config
@@ -62,7 +62,7 @@ def compare(model: torch.nn.Module, segmenter: OnnxSegmenter, frames: int, size:
     runs = {"onnx": lambda: segmenter(clips), "torch": lambda: model(clips)}
     differing = (segmenter(clips)[0]["sem_seg"] != model(clips)[0]["sem_seg"]).float().mean()
     title = f"{frames} frames of {size} x {size}"
-    seconds = time_in_turn(runs, CPUClock(), ROUNDS, title, warmup=1)
+    seconds = time_in_turn(runs, ROUNDS, title, warmup=1)
     ratio = relative(seconds["onnx"], seconds["torch"])["ratio"]["median"]
     return f"{title}: {differing:.4%} of the pixels differ, {ratio:.2f} times PyTorch's time"
 

@@ -5,20 +5,14 @@ from tests.samples import small_config
 
 
 class FakeClock:
-    """A clock that only moves when it is told to, or by a tick whenever it is read."""
+    """Seconds that only pass when they are told to, or by a tick whenever they are read."""
 
     def __init__(self, tick=0):
         self.now, self.tick = 0, tick
 
-    def mark(self):
+    def __call__(self):
         self.now += self.tick
         return self.now
-
-    def wait(self):
-        pass
-
-    def seconds(self, start, end):
-        return end - start
 
 
 @pytest.fixture
