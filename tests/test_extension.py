@@ -47,7 +47,7 @@ def test_a_module_of_ones_own_trains_through_train_net(composed, tmp_path):
     # Detectron2 logs the rate after its step.
     assert logged["lr"] in (pytest.approx(0.0005), pytest.approx(0.00025))
     assert torch.load(tmp_path / "model_final.pth")["model"]["backbone.stem.weight"].shape[0] == 12
-    assert (tmp_path / "model_best.pth").exists()
+    assert (tmp_path / "model_best.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["no.such.module", "./good", ".good", "", "good.py"])

@@ -21,7 +21,7 @@ THRESHOLDS = ("MODEL.QDFORMER.CLASS_THRESHOLD", "0.005")
 
 @pytest.fixture(scope="module")
 def checkpoint(composed, tmp_path_factory):
-    return save_described(tmp_path_factory.mktemp("trained") / "model.pth")
+    return save_described(tmp_path_factory.mktemp("trained") / "model.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_frames_and_sounds_of_another_kind_are_named(predictor, frame, waveform,
 
 def test_separated_sounds_reach_the_baseline_that_wants_them(composed, clip, tmp_path):
     settings = ("MODEL.META_ARCHITECTURE", "TimeDomainBaseline", "INPUT.SEPARATION.METHOD", "nmf")
-    checkpoint = save_described(tmp_path / "model.pth", *settings)
+    checkpoint = save_described(tmp_path / "model.safetensors", *settings)
     predictor = AudioVisualPredictor(checkpoint)
     tokens = predictor.cfg.MODEL.QDFORMER.NUM_TOKENS
     for frame in predictor.segment_frames(clip[0], clip[1]):
@@ -226,7 +226,7 @@ def test_a_fast_predictor_says_nearly_the_same(checkpoint, predictor, clip):
 
 
 def test_a_gpu_that_is_not_there_is_not_needed(tmp_path, composed):
-    checkpoint = save_described(tmp_path / "model.pth", "MODEL.DEVICE", "cuda")
+    checkpoint = save_described(tmp_path / "model.safetensors", "MODEL.DEVICE", "cuda")
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert AudioVisualPredictor(checkpoint).cfg.MODEL.DEVICE == expected
     assert AudioVisualPredictor(checkpoint, device="cpu").cfg.MODEL.DEVICE == "cpu"

@@ -62,7 +62,7 @@ def test_it_composes_trains_evaluates_predicts_and_reproduces(installed):
     run("qdformer", "compose", "--output", "clips", "--clips", "train=4,test=2", "--size", 64,
         "--frames", 3, "--classes", "bell,drum,siren", "--sources", "1-2")  # fmt: skip
     run("qdformer", "train", "--config-file", "quickstart.yaml", *RUN, "OUTPUT_DIR", "run")
-    trained = ("MODEL.WEIGHTS", "run/model_final.pth", "OUTPUT_DIR", "again")
+    trained = ("MODEL.WEIGHTS", "run/model_final.safetensors", "OUTPUT_DIR", "again")
     run("qdformer", "eval", "--config-file", "quickstart.yaml", *RUN, *trained)
     name = "inference/clips_avss_test/clips_avss_test_avs_semantic.json"
     first, second = (json.loads((folder / at / name).read_text()) for at in ("run", "again"))
@@ -70,7 +70,7 @@ def test_it_composes_trains_evaluates_predicts_and_reproduces(installed):
 
     frames = (np.full((48, 64, 3), 30 * k, np.uint8) for k in range(3))
     write_video(folder / "film.mp4", frames, 1.0, np.zeros(48000, np.float32))
-    run("qdformer", "predict", "--input", "film.mp4", "--weights", "run/model_final.pth",
+    run("qdformer", "predict", "--input", "film.mp4", "--weights", "run/model_final.safetensors",
         "--output", "out")  # fmt: skip
     assert (folder / "out/film.mp4/overlay.mp4").stat().st_size
 

@@ -6,8 +6,8 @@ import av
 import torch
 from detectron2.modeling import build_model
 
-from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.checkpoint.metadata import run_metadata
+from qdformer.checkpoint.weights import write_weights
 from qdformer.engine.setup import check_datasets
 from tests.samples import small_config
 
@@ -23,10 +23,7 @@ def save_described(path, *overrides):
     torch.manual_seed(0)
     built = cfg.clone()
     built.MODEL.DEVICE = "cpu"
-    checkpointer = AVSCheckpointer(
-        build_model(built), str(path.parent), description=run_metadata(cfg)
-    )
-    checkpointer.save(path.stem)
+    write_weights(build_model(built).state_dict(), path, run_metadata(cfg))
     return path
 
 

@@ -10,7 +10,7 @@ from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
 from qdformer.checkpoint.metadata import reconcile
-from qdformer.checkpoint.weights import all_finite, read_weights
+from qdformer.checkpoint.weights import all_finite, read_weights, write_weights
 from qdformer.errors import InputError
 from qdformer.io.atomic_write import atomic_write
 from qdformer.modeling.backbone import TimmBackbone
@@ -58,6 +58,8 @@ class AVSCheckpointer(DetectionCheckpointer):
     def save(self, name: str, **others: Any) -> None:
         """Write ``{name}.pth`` with the model and everything else that is checkpointed.
 
+        The last one, model_final, is written as ``model_final.safetensors``, too.
+
         Args:
             name: of the file, e.g. model_0000999.
             others: more to keep.
@@ -70,12 +72,7 @@ class AVSCheckpointer(DetectionCheckpointer):
             return
         state = {"model": self.model.state_dict(), "description": self.description}
         path = Path(self.save_dir, f"{name}.pth")
-        good = f"{self.save_dir}: the last good checkpoint is {self._tagged() or 'none'}"
-        if not all_finite(state["model"]):
-            raise InputError(
-                f"{path}: not written, because some weights are NaN or infinite ({good}); lower "
-                "SOLVER.BASE_LR, then go on with --resume"
-            )
+        good = self._refuse_non_finite(path, state["model"])
         state |= {key: part.state_dict() for key, part in self.checkpointables.items()} | others
         self.logger.info("Saving checkpoint to %s", path)
         try:
@@ -90,6 +87,29 @@ class AVSCheckpointer(DetectionCheckpointer):
             ) from error
         for old in self._numbered()[self.keep :] if self.keep else ():
             old.unlink(missing_ok=True)
+        if name == "model_final":
+            self.save_weights(name)
+
+    def save_weights(self, name: str) -> None:
+        """Write ``{name}.safetensors``, the form for others: weights, config and class names.
+
+        Raises:
+            InputError: as :meth:`save`.
+        """
+        if self.save_dir and self.save_to_disk:
+            path, weights = Path(self.save_dir, f"{name}.safetensors"), self.model.state_dict()
+            self._refuse_non_finite(path, weights)
+            write_weights(weights, path, self.description)
+
+    def _refuse_non_finite(self, path: Path, weights: dict[str, Any]) -> str:
+        """Names the last good checkpoint."""
+        good = f"{self.save_dir}: the last good checkpoint is {self._tagged() or 'none'}"
+        if not all_finite(weights):
+            raise InputError(
+                f"{path}: not written, because some weights are NaN or infinite ({good}); lower "
+                "SOLVER.BASE_LR, then go on with --resume"
+            )
+        return good
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint that ``--resume`` follows."""
@@ -144,7 +164,7 @@ class AVSCheckpointer(DetectionCheckpointer):
         if not path and self.complete:
             raise InputError(
                 "MODEL.WEIGHTS is empty; give the checkpoint to evaluate, e.g. "
-                "MODEL.WEIGHTS output/model_final.pth"
+                "MODEL.WEIGHTS output/model_final.safetensors"
             )
         if path and "://" not in path and not Path(path).is_file():
             raise InputError(f"{path}: no such file; MODEL.WEIGHTS must name a checkpoint")
@@ -200,10 +220,11 @@ class AVSCheckpointer(DetectionCheckpointer):
 
 
 class BestModel(AVSCheckpointer):
-    """Saves weights to evaluate and share, not to resume from: the newest checkpoint stays last."""
+    """Saves weights to evaluate and share, not to resume from."""
 
-    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
-        """Leave the tag that ``--resume`` follows where it is."""
+    def save(self, name: str, **others: Any) -> None:
+        """Write ``{name}.safetensors``; ``others`` are for resuming and left out."""
+        self.save_weights(name)
 
 
 def load_audio_network(model: nn.Module, path: str) -> None:

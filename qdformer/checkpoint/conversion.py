@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from qdformer.checkpoint.pretrained_sources import MSRA, PRETRAINED_SOURCES, PretrainedSource
 from qdformer.checkpoint.weights import read_weights
-from qdformer.errors import InputError, make_folder
-from qdformer.io.atomic_write import atomic_write
+from qdformer.errors import InputError
 
 PIXEL_STD = (58.395, 57.12, 57.375)
 """MODEL.PIXEL_STD of the configs, red first."""
@@ -89,29 +87,6 @@ def convert_weights(path: str, *, model: str = "") -> Converted:
         filled=list(fit.filled),
         settings=settings,
     )
-
-
-def write_weights(weights: dict[str, Tensor], path: str | Path) -> None:
-    """Writes a file for ``MODEL.WEIGHTS`` or ``MODEL.AUDIO.WEIGHTS``, whole or not at all.
-
-    Args:
-        weights: names and tensors.
-        path: ``*.safetensors``; its folder is made.
-
-    Raises:
-        InputError: another ending, or the file cannot be written.
-    """
-    path = Path(path)
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: weights are written as .safetensors; give a file of that ending")
-    make_folder(path.parent, f"{path}: its folder")
-    try:
-        with atomic_write(path) as partial:
-            partial.write_bytes(safetensors.torch.save(weights, {"format": "pt"}))
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); make room or choose another file"
-        ) from error
 
 
 def summary(names: Collection[str]) -> str:

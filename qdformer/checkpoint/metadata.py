@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qdformer.checkpoint.weights import read_weights
 from qdformer.config.defaults import add_qdformer_config
-from qdformer.config.loading import check_written_out
+from qdformer.config.loading import parse_yaml
 from qdformer.config.validation import check_config, value_of
 from qdformer.errors import InputError
 
@@ -35,13 +35,13 @@ def run_metadata(cfg: CfgNode, dataset: str = "") -> dict[str, Any]:
         dataset: whose classes they are; by default the run's first training set.
 
     Returns:
-        ``config``, a yaml that says nothing of this machine's folders for results; ``classes``, the
+        ``config``, a yaml that says nothing of this machine's results and weights; ``classes``, the
         names with background first; ``colors``, (R, G, B) of each, 0 to 255.
     """
     metadata = MetadataCatalog.get(dataset or cfg.DATASETS.TRAIN[0])
     cfg = cfg.clone()
     cfg.defrost()
-    cfg.OUTPUT_DIR = ""
+    cfg.OUTPUT_DIR = cfg.MODEL.WEIGHTS = ""
     return {
         "config": cfg.dump(),
         "classes": [str(name) for name in metadata.stuff_classes],
@@ -114,9 +114,10 @@ def reconcile(
 
 def _content(description: dict[str, Any]) -> dict[str, Any]:
     """The config in a description from anywhere, as plain values."""
-    content = yaml.safe_load(description["config"])
-    check_written_out(content, "its config")
-    return content
+    text = description["config"]
+    if "://" in text:
+        raise ValueError("its config names an address on a network")
+    return parse_yaml(text, "its config")
 
 
 def read_metadata(path: str) -> tuple[CfgNode, Metadata]:

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from qdformer.errors import InputError
+from qdformer.errors import InputError, make_folder
+from qdformer.io.atomic_write import atomic_write
 from qdformer.io.unpickling import read_pickle
 
+MAX_DESCRIPTION = 2**16
+"""Characters of the description in a file of safetensors."""
+
 _EXPECTED = (
-    "expected a .pth of tensors such as this project writes, a .safetensors, or Detectron2's .pkl "
-    "of a backbone"
+    "expected a .safetensors or a .pth of tensors such as this project writes, or Detectron2's "
+    ".pkl of a backbone"
 )
-_NUMBERS = {
-    *("float16", "bfloat16", "float32", "float64"),
-    *("bool", "uint8", "int8", "int16", "int32", "int64"),
-}
 
 
 def read_weights(path: str) -> dict[str, Any]:
-    """Reads a checkpoint or a file of weights.
+    """Reads a checkpoint or a file of weights, without executing what it contains.
 
     Args:
-        path: ``*.safetensors``; ``*.pkl`` of Detectron2 or Caffe2; anything else is a file of
+        path: ``*.safetensors``, the form for files from elsewhere, which need no more memory than
+            they are large; ``*.pkl`` of Detectron2 or Caffe2; anything else is a file of
             ``torch.save``, of which the newer format (a zip file) is verified by its checksums.
 
     Returns:
-        What the file holds, with at least ``model``: names and dense tensors, or arrays, of real
-        numbers, none with more elements than the file holds. A plain dict of them becomes
-        ``{"model": dict}``; a ``.pkl`` that is not Detectron2's own gets ``__author__`` "Caffe2"
-        and ``matching_heuristics``, as :class:`detectron2.checkpoint.DetectionCheckpointer` does.
+        What the file holds, with at least ``model``: names and tensors, or arrays. A plain dict of
+        them becomes ``{"model": dict}``; safetensors may come with a ``description``; a ``.pkl``
+        that is not Detectron2's own gets ``__author__`` "Caffe2" and ``matching_heuristics``, as
+        :class:`detectron2.checkpoint.DetectionCheckpointer` does.
 
     Raises:
         InputError: there is no such file, it is damaged, or it holds anything else.
@@ -47,7 +49,6 @@ def read_weights(path: str) -> dict[str, Any]:
     try:
         loaded = _read(path)
         _check_model(loaded["model"])
-        _check_tensors(loaded, Path(path).stat().st_size)
     except Exception as error:  # readers of damaged files fail with any type at all
         raise InputError(f"{path}: cannot be used as weights: {_reason(error)}; {_EXPECTED}") from (
             error
@@ -55,18 +56,58 @@ def read_weights(path: str) -> dict[str, Any]:
     return loaded
 
 
+def write_weights(
+    weights: dict[str, Tensor], path: str | Path, description: dict[str, Any] | None = None
+) -> None:
+    """Writes a ``.safetensors``, whole or not at all.
+
+    Args:
+        weights: names and tensors.
+        path: its folder is made.
+        description: what JSON can hold, see :func:`qdformer.checkpoint.metadata.run_metadata`.
+
+    Raises:
+        InputError: another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: weights are written as .safetensors; give a file of that ending")
+    make_folder(path.parent, f"{path}: its folder")
+    metadata = {"format": "pt"}
+    if description:
+        metadata["description"] = json.dumps(description)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    try:
+        with atomic_write(path) as partial:
+            partial.write_bytes(safetensors.torch.save(tensors, metadata))
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); make room or choose another file"
+        ) from error
+
+
 def _read(path: str) -> dict[str, Any]:
+    if path.endswith(".safetensors"):
+        return _read_safetensors(path)
     with open(path, "rb") as file:
         archive = file.read(4) == b"PK\3\4"
     if archive:
         _verify(path)
-    elif path.endswith(".safetensors"):
-        return {"model": safetensors.torch.load(Path(path).read_bytes())}
     elif path.endswith(".pkl"):
         return _read_pkl(path)
     loaded = torch.load(path, map_location="cpu", weights_only=True)
     _require(isinstance(loaded, dict), f"it holds {type(loaded).__name__}, not a dict")
     return loaded if "model" in loaded else {"model": loaded}
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    with safe_open(path, "pt") as file:
+        loaded: dict[str, Any] = {"model": {name: file.get_tensor(name) for name in file.keys()}}
+        text = (file.metadata() or {}).get("description")
+    if text is not None:
+        _require(len(text) <= MAX_DESCRIPTION, f"its description has {len(text)} characters")
+        loaded["description"] = json.loads(text)
+    return loaded
 
 
 def _read_pkl(path: str) -> dict[str, Any]:
@@ -87,53 +128,19 @@ def _verify(path: str) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        size = sum(entry.file_size for entry in entries)
-        _require(
-            stored and size <= Path(path).stat().st_size, "it is an archive that unpacks to more"
-        )
+        _require(stored, "it is an archive that unpacks to more")
         damaged = archive.testzip()
     _require(damaged is None, f"it is damaged, its part {damaged} has another checksum")
 
 
 def _check_model(model: Any) -> None:
     _require(isinstance(model, dict), f"its model is {type(model).__name__}, not a dict")
-    attributes = dict(getattr(model, "__dict__", {}))
-    metadata = attributes.pop("_metadata", {})
-    versions = [info.get("version", 1) for info in metadata.values()]
-    valid = not attributes and all(type(version) in (int, type(None)) for version in versions)
-    _require(valid, "its model has attributes that are no versions of modules")
     for name, value in model.items():
         _require(isinstance(name, str), f"its model has a weight named {str(name)[:80]}")
-        valid = isinstance(value, Tensor | np.ndarray)
-        _require(valid, f"its {name[:80]} is {type(value).__name__}, not a tensor")
-
-
-def _check_tensors(loaded: dict[str, Any], size: int) -> None:
-    """Also refuses views that repeat one element, and storages that are larger than the file."""
-    storages = {}
-    for value in _leaves(loaded):
-        if isinstance(value, Tensor):
-            plain = type(value) in (Tensor, torch.nn.Parameter) and not vars(value)
-            dense = value.layout == torch.strided and value.device.type == "cpu"
-            _require(plain and dense, "it holds a tensor that is not a plain dense one")
-            storage = value.untyped_storage()
-            storages[storage.data_ptr()] = storage.nbytes()
-            _require(value.nbytes <= storage.nbytes(), "it holds a tensor of repeated elements")
-        if isinstance(value, Tensor | np.ndarray):
-            kind = str(value.dtype).removeprefix("torch.")
-            _require(kind in _NUMBERS, f"it holds a tensor of {kind}")
-    _require(sum(storages.values()) <= size, "it claims more data than it holds")
-
-
-def _leaves(loaded: dict[str, Any]) -> Iterator[Any]:
-    seen, left = set(), [loaded]
-    while left:
-        value = left.pop()
-        if not isinstance(value, dict | list | tuple):
-            yield value
-        elif id(value) not in seen:
-            seen.add(id(value))
-            left.extend(dict.values(value) if isinstance(value, dict) else value)
+        numbers = isinstance(value, Tensor) or (
+            isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        )
+        _require(numbers, f"its {name[:80]} is {type(value).__name__}, not a tensor of numbers")
 
 
 def _require(valid: bool, problem: str) -> None:

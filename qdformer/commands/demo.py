@@ -1,6 +1,6 @@
 """Segment what sounds in your own videos: overlays with sound, label maps, annotations, time lines.
 
-demo.py --input video.mp4 --weights model_final.pth --output output/demo [KEY VALUE ...]
+demo.py --input video.mp4 --weights model_final.safetensors --output output/demo [KEY VALUE ...]
 
 --input takes several videos, folders and patterns, too. Each video gets a folder of its name with
 overlay.mp4, masks/, annotations.json (qdformer/demo/annotation.py says what is in it) and

@@ -40,7 +40,7 @@ def _run(args: argparse.Namespace) -> None:
         f"The numbers lie in {output / 'results.json'}; predictions beside ground truth:"
     )
     print("\n".join(f"  {file}" for file in files))
-    model = output / "model_final.pth"
+    model = output / "model_final.safetensors"
     print(
         f"The model: {model}; delete {output} to train again.\n\n"
         "Now your own video, and a page that plays it:\n"

@@ -1,6 +1,6 @@
 """Segment what sounds in your own videos in the browser.
 
-web_demo.py --weights model_final.pth [KEY VALUE ...]
+web_demo.py --weights model_final.safetensors [KEY VALUE ...]
 
 The page is for this machine alone, unless --host says otherwise.
 """

@@ -1,6 +1,7 @@
 """Config files and command lines into configs, whatever they hold."""
 
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from qdformer.config.defaults import add_qdformer_config
 from qdformer.errors import InputError
 
 LARGEST_CONFIG = 100_000  # values
+LONGEST_CONFIG = 2**16  # characters
+MOST_BASES = 30  # that a config is based on, directly and indirectly
 
 
 def load_config(config_file: str, overrides: list[str]) -> CfgNode:
@@ -30,7 +33,7 @@ def load_config(config_file: str, overrides: list[str]) -> CfgNode:
     config_file = find_config(config_file)
     if config_file:
         with _config_errors(config_file):
-            _check_chain(Path(config_file))
+            _check_chain(Path(config_file), [])
             cfg.merge_from_file(config_file, allow_unsafe=False)
     override(cfg, overrides)
     return cfg
@@ -78,35 +81,51 @@ def _config_errors(where: str) -> Iterator[None]:
         ) from error
 
 
-def _check_chain(config_file: Path, based_on_it: tuple[Path, ...] = ()) -> None:
-    """Refuse what would not end: configs that are based on themselves, aliases of aliases."""
+def _check_chain(
+    config_file: Path, visited: list[Path], based_on_it: tuple[Path, ...] = ()
+) -> None:
+    """Refuse what would not end: configs that are based on themselves or on very many."""
+    visited.append(config_file)
+    if len(visited) > MOST_BASES:
+        raise InputError(f"{visited[0]}: is based on more than {MOST_BASES} configs; join some")
     if not config_file.is_file():
         name = f"{based_on_it[-1]}: its _BASE_ {config_file}" if based_on_it else f"{config_file}"
         raise InputError(f"{name}: no such config file; see configs/ for those that exist")
     if config_file in based_on_it:
         raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
-    content = yaml.safe_load(config_file.read_text())
-    check_written_out(content, str(config_file))
+    content = parse_yaml(config_file.read_text(), str(config_file))
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
     for base in [bases] if isinstance(bases, str) else bases:
-        _check_chain(config_file.parent / Path(base).expanduser(), (*based_on_it, config_file))
+        _check_chain(
+            config_file.parent / Path(base).expanduser(), visited, (*based_on_it, config_file)
+        )
 
 
-def check_written_out(content: Any, name: str) -> None:
-    """Refuse a yaml of few lines that stands for more values than memory holds.
+def parse_yaml(text: str, name: str) -> Any:
+    """Read a config that may come from anywhere, in time and memory that its size bounds.
 
     Args:
-        content: as the yaml was read.
+        text: of the yaml.
         name: of the yaml.
 
     Raises:
-        InputError: it stands for more than ``LARGEST_CONFIG``.
+        InputError: it is too long, has merge keys (<<) or numbers to the base of 60, which take
+            time without end, or its aliases stand for more than ``LARGEST_CONFIG`` values.
     """
+    if len(text) > LONGEST_CONFIG:
+        raise InputError(f"{name}: has {len(text)} characters; at most {LONGEST_CONFIG} are read")
+    if refused := re.search(r"<<|\d:[\d_]", text):
+        raise InputError(
+            f"{name}: has {refused[0]!r}; merge keys and numbers with colons are not read, so "
+            "write out what they stand for"
+        )
+    content = yaml.safe_load(text)
     if _written_out(content, {}) > LARGEST_CONFIG:
         raise InputError(
             f"{name}: stands for more than {LARGEST_CONFIG} values, because its aliases (*name) "
             "multiply; write out what they stand for"
         )
+    return content
 
 
 def _written_out(value: Any, known: dict[int, float]) -> float:

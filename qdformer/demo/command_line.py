@@ -15,7 +15,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         parser: that has all of its other options.
     """
     parser.add_argument(
-        "--weights", default="output/quickstart/model_final.pth", help="a checkpoint"
+        "--weights", default="output/quickstart/model_final.safetensors", help="a checkpoint"
     )
     parser.add_argument("--config-file", default="", help="for weights that do not carry theirs")
     parser.add_argument("--device", help="cpu, cuda, ...; by default what the model was trained on")

@@ -171,7 +171,7 @@ def _load(run: Run) -> tuple[CfgNode, nn.Module]:
     cfg.OUTPUT_DIR = str(run.folder)
     check_datasets(cfg, eval_only=True)
     model = Trainer.build_model(cfg)
-    AVSCheckpointer(model, complete=True).load(str(run.folder / "model_final.pth"))
+    AVSCheckpointer(model, complete=True).load(str(run.folder / "model_final.safetensors"))
     return cfg, model.eval()
 
 

@@ -112,7 +112,7 @@ def plan(
                 slug = re.sub(r"\W+", "_", row.name).strip("_").lower()
                 folder = output / "runs" / f"{name}_{slug}_seed{seed}_{digest}"
                 trained[row.name] = folder
-                final = weights and weights / "model_final.pth"
+                final = weights and weights / "model_final.safetensors"
                 runs.append(Run(row, name, seed, folder, cfg, final))
     return runs
 

@@ -15,7 +15,8 @@ from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_audio_network
-from qdformer.checkpoint.conversion import PIXEL_STD, convert_weights, summary, write_weights
+from qdformer.checkpoint.conversion import PIXEL_STD, convert_weights, summary
+from qdformer.checkpoint.weights import write_weights
 from qdformer.commands import convert_weights as convert_weights_command
 from qdformer.config.loading import load_config
 from qdformer.errors import InputError

@@ -7,6 +7,7 @@ import yaml
 from detectron2.data import MetadataCatalog
 
 from qdformer.checkpoint.metadata import CLASS_ROWS, read_metadata, reconcile, run_metadata
+from qdformer.checkpoint.weights import read_weights, write_weights
 from qdformer.errors import InputError
 from tests.engine.training import config, train
 from tests.videos import save_described
@@ -15,20 +16,20 @@ from tests.videos import save_described
 @pytest.fixture
 def stored(composed, tmp_path):
     """A checkpoint and its content."""
-    path = save_described(tmp_path / "model.pth")
-    return path, torch.load(path, weights_only=True)
+    path = save_described(tmp_path / "model.safetensors")
+    return path, read_weights(str(path))
 
 
 def test_every_checkpoint_of_a_run_says_what_it_is(composed, tmp_path):
     cfg = config(tmp_path, "tiny", "TEST.EVAL_PERIOD", 1)
     train(cfg)
-    for name in ("model_final", "model_best", "model_0000001"):
-        found, metadata = read_metadata(str(tmp_path / f"{name}.pth"))
+    for name in ("model_final.pth", "model_final.safetensors", "model_best.safetensors"):
+        found, metadata = read_metadata(str(tmp_path / name))
         assert metadata.stuff_classes == MetadataCatalog.get("tiny_avss_train").stuff_classes
         assert [*map(tuple, metadata.stuff_colors)] == [
             *map(tuple, MetadataCatalog.get("tiny_avss_train").stuff_colors)
         ]
-        assert found.MODEL.WEIGHTS == str(tmp_path / f"{name}.pth")
+        assert found.MODEL.WEIGHTS == str(tmp_path / name)
         # Where the run wrote its results is nobody's business.
         assert found.OUTPUT_DIR == ""
         expected = cfg.clone()
@@ -58,7 +59,7 @@ def test_describing_changes_nothing(composed, tmp_path):
 
 def rewritten(stored, **changes):
     path, content = stored
-    torch.save(content | {"description": content["description"] | changes}, path)
+    write_weights(content["model"], path, content["description"] | changes)
     return str(path)
 
 
@@ -76,8 +77,8 @@ def with_settings(stored, *settings):
 @pytest.mark.parametrize("description", [None, "text", [1]])
 def test_a_checkpoint_without_one_asks_for_its_config(stored, description):
     path, content = stored
-    torch.save(content | {"description": description}, path)
-    with pytest.raises(InputError, match="model.pth: carries no config.*--config-file"):
+    write_weights(content["model"], path, description)
+    with pytest.raises(InputError, match="model.safetensors: carries no config.*--config-file"):
         read_metadata(str(path))
 
 
@@ -93,6 +94,10 @@ def test_a_checkpoint_without_one_asks_for_its_config(stored, description):
         ({"config": "a: &a [1,1,1,1,1,1,1,1]\n" + "".join(
             f"{name}: &{name} [" + ",".join([f"*{before}"] * 8) + "]\n"
             for before, name in zip("abcdefgh", "bcdefghi"))}, "multiply"),
+        ({"config": "a: 1" + "0" * 2**16}, "characters"),
+        ({"config": "SEED: " + ":".join(["59"] * 1000)}, "colons"),
+        ({"config": "a: &a {b: 1}\nc: {<<: *a}"}, "merge keys"),
+        ({"config": "MODEL: {WEIGHTS: http://localhost/a}"}, "an address on a network"),
         ({"classes": ["background", "bell"]}, "2 names and 4 colors of 3 classes"),
         ({"classes": ["background", "bell", "drum", "\x1b[2J"]}, "printed"),
         ({"classes": ["background", "bell", "drum", 5]}, "printed"),
@@ -142,7 +147,7 @@ def rows_after(checkpoint, names, whole, **inputs):
     """What the rows of the checkpoint become in a run with these classes; -1 are the run's own."""
     run = checkpoint_of(names, **inputs)
     own = {key: torch.full_like(value, -1) for key, value in run["model"].items()}
-    reconcile(checkpoint, run["description"], own, "model.pth", whole)
+    reconcile(checkpoint, run["description"], own, "model.safetensors", whole)
     weight, bias = (checkpoint["model"][key] for key in CLASS_ROWS)
     assert torch.equal(weight[:, 0], bias)
     return bias.tolist()
@@ -159,14 +164,14 @@ def test_classes_that_the_checkpoint_lacks_begin_anew_or_are_refused(caplog):
     with caplog.at_level("WARNING", logger="qdformer"):
         assert rows_after(checkpoint_of(["a", "b"]), ["b", "new", "a"], False) == [1, -1, 0]
     assert "new" in caplog.text
-    with pytest.raises(InputError, match="model.pth: .* new"):
+    with pytest.raises(InputError, match="model.safetensors: .* new"):
         rows_after(checkpoint_of(["a", "b"]), ["b", "new"], True)
 
 
 @pytest.mark.parametrize("inputs", [{"FORMAT": "BGR"}, {"AUDIO_HOP": 1.0}])
 def test_inputs_that_a_checkpoint_was_not_trained_on_are_refused(inputs):
     (key,) = inputs
-    with pytest.raises(InputError, match=f"model.pth: .*INPUT.{key}"):
+    with pytest.raises(InputError, match=f"model.safetensors: .*INPUT.{key}"):
         rows_after(checkpoint_of(["a"]), ["a"], True, **inputs)
 
 
@@ -179,5 +184,5 @@ def test_another_audio_hop_may_be_tuned_to(caplog):
 def test_a_description_that_is_none_is_told(caplog):
     checkpoint = checkpoint_of(["a"])
     checkpoint["description"]["config"] = "{"
-    with pytest.raises(InputError, match="model.pth: what it says of its config"):
+    with pytest.raises(InputError, match="model.safetensors: what it says of its config"):
         rows_after(checkpoint, ["a"], True)

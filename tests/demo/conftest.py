@@ -8,6 +8,7 @@ from detectron2.modeling import build_model
 
 from qdformer.audio.log_mel import read_waveform
 from qdformer.checkpoint.metadata import run_metadata
+from qdformer.checkpoint.weights import write_weights
 from qdformer.io.image import read_image
 from qdformer.predictor import AudioVisualPredictor
 from qdformer.video.writer import write_video
@@ -30,8 +31,8 @@ def checkpoint(tmp_path_factory):
         "INPUT.MAX_SIZE_TEST", 96,
     )  # fmt: skip
     torch.manual_seed(2)
-    path = tmp_path_factory.mktemp("checkpoint") / "model.pth"
-    torch.save({"model": build_model(cfg).state_dict(), "description": run_metadata(cfg)}, path)
+    path = tmp_path_factory.mktemp("checkpoint") / "model.safetensors"
+    write_weights(build_model(cfg).state_dict(), path, run_metadata(cfg))
     return path
 
 
@@ -54,7 +55,7 @@ def short_video(tmp_path_factory):
 def trained(composed, tmp_path_factory):
     """A checkpoint with the classes of tiny_*, of a network that is confident of what it says."""
     return save_described(
-        tmp_path_factory.mktemp("trained") / "model.pth",
+        tmp_path_factory.mktemp("trained") / "model.safetensors",
         "MODEL.QDFORMER.CLASS_THRESHOLD", 0.005,
     )  # fmt: skip
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from qdformer.checkpoint.weights import read_weights
 from qdformer.commands import demo
 from qdformer.demo import batch
 from qdformer.demo.annotate import AnnotateOptions
@@ -74,7 +75,7 @@ def test_one_video_with_a_leading_dash(script, trained, video, tmp_path, monkeyp
 def test_weights_that_do_not_carry_their_config_take_one(
     script, trained, video, tmp_path, composed
 ):
-    state = torch.load(trained, weights_only=True)
+    state = read_weights(str(trained))
     torch.save({"model": state["model"]}, tmp_path / "plain.pth")
     config = tmp_path / "config.yaml"
     config.write_text(state["description"]["config"])

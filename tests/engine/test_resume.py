@@ -134,7 +134,8 @@ def test_the_newest_checkpoints_stay(tmp_path, composed, keep, left):
     train(config(tmp_path, "tiny", *overrides))
     names = [f"model_{iteration:07d}.pth" for iteration in left]
     assert sorted(path.name for path in tmp_path.glob("model_0*.pth")) == names
-    assert (tmp_path / "model_final.pth").exists() and (tmp_path / "model_best.pth").exists()
+    for name in ("model_final.pth", "model_final.safetensors", "model_best.safetensors"):
+        assert (tmp_path / name).exists()
 
 
 def test_a_full_disk_ends_the_run_with_the_last_checkpoint_intact(whole, tmp_path):

@@ -37,7 +37,7 @@ def test_a_run_leaves_scalars_results_pictures_and_the_best_checkpoint(finished)
     assert losses | {f"codebook/{name}" for name in codebook} <= set(logged)
     assert {primary_metric(cfg), *(f"language/{name}" for name in MEASURES)} <= set(logged)
     assert logged["total_loss"] == pytest.approx(sum(logged[name] for name in losses), rel=1e-4)
-    assert (output / "model_final.pth").exists() and (output / "model_best.pth").exists()
+    assert (output / "model_final.pth").exists() and (output / "model_best.safetensors").exists()
     (sheet,) = (output / "sheets").glob("*.png")
     assert cv2.imread(str(sheet)).std() > 0
     assert list(output.glob("events.out.tfevents.*"))

@@ -40,7 +40,7 @@ def finished(composed, tmp_path_factory):
         )[:1]
         for run in planned:
             run.folder.mkdir(parents=True, exist_ok=True)
-            for file in ("model_final.pth", "metrics.json"):
+            for file in ("model_final.safetensors", "metrics.json"):
                 (run.folder / file).write_bytes((folder / "run" / file).read_bytes())
             result = {"metrics": metrics, "error": None, "seconds": 1, "peak_memory_gb": 1}
             (run.folder / "result.json").write_text(json.dumps(result))

@@ -38,7 +38,7 @@ STAND_IN = """
     if "--eval-only" in args:
         assert Path(args[args.index("MODEL.WEIGHTS") + 1]).is_file()
         tokens = tokens + 100
-    (folder / "model_final.pth").touch()
+    (folder / "model_final.safetensors").touch()
     (folder / "metrics.json").write_text(json.dumps({"iteration": 1}) + "\\n")
     for name in cfg["DATASETS"]["TEST"]:
         result = folder / "inference" / name / f"{name}_avs_semantic.json"
