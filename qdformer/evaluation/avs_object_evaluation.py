@@ -44,7 +44,7 @@ class AVSObjectEvaluator(ClipEvaluator):
       scores its true-negative rate.
     * ``AVSBench_MaxF``: region F (beta^2 = 0.3) of ``foreground``, best of 255 thresholds on the
       mean curve of all frames in which something sounds. AVSBench's scripts take the maximum in
-      each batch instead; :func:`~qdformer.evaluation.metrics.avsbench_binary_f` can do so.
+      each batch instead, a number that depends on the batch size.
     * ``AVSBench_F50``: the same F of ``sem_seg`` itself, without a sweep, mean over these frames.
 
     The last two are 0 where nothing sounds in any frame. ``frames`` is the number of annotated

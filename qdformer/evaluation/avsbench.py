@@ -4,19 +4,12 @@ Its "mIoU" and "F" share only the names with the segmentation mIoU and with DAVI
 """
 
 import math
-from collections.abc import Callable
 from statistics import fmean
 
 import cv2
 import numpy as np
 
-from qdformer.evaluation.confusion import (
-    class_counts,
-    confusion_matrix,
-    f_measure,
-    ratio,
-    same_shape,
-)
+from qdformer.evaluation.confusion import f_measure, ratio, same_shape
 
 # AVSBench's linspace(0, 1 - 1e-10, 255) is single precision, where it ends at exactly 1.
 _THRESHOLDS = np.linspace(0, 1, 255, dtype=np.float32)
@@ -87,70 +80,6 @@ def avsbench_f_curves(prob: np.ndarray, gt: np.ndarray) -> np.ndarray:
     return curves
 
 
-def avsbench_binary_iou(prob: np.ndarray, gt: np.ndarray, batch: int | None = None) -> float:
-    """AVSBench's J ("mIoU" on S4 and MS3): mean of the frames' IoU at probability > 0.5.
-
-    Args:
-        prob: foreground probability, (F, H, W) in [0, 1].
-        gt: ground-truth masks, (F, H, W) bool.
-        batch: frames handed in together by AVSBench's scripts, which average within and then over
-            such batches; by default all frames count the same.
-
-    Returns:
-        The mean in [0, 1], see :func:`avsbench_frame_iou`.
-
-    Raises:
-        ValueError: if shapes differ or there is no frame.
-    """
-    scores = avsbench_frame_iou(np.asarray(prob) > 0.5, gt)
-    return _mean_over_batches(scores, batch, fmean)
-
-
-def avsbench_binary_f(prob: np.ndarray, gt: np.ndarray, batch: int | None = None) -> float:
-    """AVSBench's F on S4 and MS3: maximum over 255 thresholds of the mean curve of the frames.
-
-    Args:
-        prob: foreground probability, (F, H, W) in [0, 1].
-        gt: ground-truth masks, (F, H, W) bool.
-        batch: frames handed in together by AVSBench's scripts, which take the maximum within each
-            batch and then the mean of these, a number that depends on the batch size; by default
-            there is one maximum, over the mean curve of all frames.
-
-    Returns:
-        F in [0, 1]; 0 where every frame's ground truth is empty.
-
-    Raises:
-        ValueError: if shapes differ or there is no frame.
-    """
-    return _mean_over_batches(avsbench_f_curves(prob, gt), batch, _best_of_mean_curve)
-
-
-def avsbench_semantic(
-    pred: np.ndarray, gt: np.ndarray, num_classes: int, ignore_label: int = 255
-) -> tuple[float, float]:
-    """AVSBench's "mIoU" and F (beta^2 = 0.3) on AVSS: averages per frame and class.
-
-    Args:
-        pred: predicted label maps, (F, H, W) integers in [0, num_classes).
-        gt: true label maps, (F, H, W); pixels of ``ignore_label`` are not counted.
-        num_classes: number of classes, background included.
-        ignore_label: the value in ``gt`` that takes no part (AVSBench itself has none).
-
-    Returns:
-        mIoU and F in [0, 1]: per class the mean over the frames in which it is predicted or true,
-        then the plain mean over all classes, where one that is never seen counts as 0.
-
-    Raises:
-        ValueError: if shapes differ, a label is out of range or there is no frame.
-    """
-    pred, gt = same_shape(np.asarray(pred), np.asarray(gt))
-    frames = [
-        confusion_matrix(*frame, num_classes, ignore_label) for frame in zip(pred, gt, strict=True)
-    ]
-    iou, fscore, count = avsbench_class_sums(*class_counts(np.stack(frames)))
-    return avsbench_class_mean(iou, count), avsbench_class_mean(fscore, count)
-
-
 def avsbench_class_sums(
     hits: np.ndarray, true: np.ndarray, predicted: np.ndarray
 ) -> tuple[np.ndarray, ...]:
@@ -192,17 +121,3 @@ def _passed(prob: np.ndarray) -> np.ndarray:
     """
     nearest = np.rint(prob * np.float32(254)).clip(0, 254).astype(np.uint8)
     return nearest + (prob >= cv2.LUT(nearest, _THRESHOLD_TABLE)).astype(np.uint16)
-
-
-def _best_of_mean_curve(curves: np.ndarray) -> float:
-    curves = curves[~np.isnan(curves[:, 0])]
-    return max(fmean(frames) for frames in curves.T) if len(curves) else 0.0
-
-
-def _mean_over_batches(
-    frames: np.ndarray, batch: int | None, reduce: Callable[[np.ndarray], float]
-) -> float:
-    if len(frames) == 0:
-        raise ValueError("there is no frame to average over")
-    step = batch or len(frames)
-    return fmean(reduce(frames[i : i + step]) for i in range(0, len(frames), step))

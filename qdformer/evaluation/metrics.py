@@ -14,41 +14,29 @@ Values are fractions, not per cent.
 """
 
 from qdformer.evaluation.avsbench import (
-    avsbench_binary_f,
-    avsbench_binary_iou,
     avsbench_class_mean,
     avsbench_class_sums,
     avsbench_f_curves,
     avsbench_frame_iou,
-    avsbench_semantic,
     region_f,
 )
 from qdformer.evaluation.confusion import (
     confusion_matrix,
-    f_per_class,
-    frequency_weighted_iou,
     iou_per_class,
-    mean_accuracy,
     mean_iou,
     pixel_accuracy,
 )
 from qdformer.evaluation.davis import boundary_f, davis_statistics, region_similarity
 
 __all__ = [
-    "avsbench_binary_f",
-    "avsbench_binary_iou",
     "avsbench_class_mean",
     "avsbench_class_sums",
     "avsbench_f_curves",
     "avsbench_frame_iou",
-    "avsbench_semantic",
     "boundary_f",
     "confusion_matrix",
     "davis_statistics",
-    "f_per_class",
-    "frequency_weighted_iou",
     "iou_per_class",
-    "mean_accuracy",
     "mean_iou",
     "pixel_accuracy",
     "region_f",
