@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -14,7 +15,6 @@ from av.codec.context import Flags
 from av.container import OutputContainer
 from torch import Tensor
 
-from qdformer.audio.log_mel import SAMPLE_RATE, mono_samples
 from qdformer.errors import InputError
 from qdformer.io.atomic_write import atomic_write
 from qdformer.video.audio_packets import Sound, own_sound, waveform_sound
@@ -34,7 +34,6 @@ def write_video(
     frames: Iterable[np.ndarray],
     fps: float,
     waveform: np.ndarray | Tensor | None = None,
-    sample_rate: int = SAMPLE_RATE,
 ) -> None:
     """Write frames, and a sound where there is one, as an mp4 file (h264, yuv420p; AAC, mono).
 
@@ -49,9 +48,8 @@ def write_video(
         path: The file to write, ending in ``.mp4``, in a folder that exists.
         frames: (H, W, 3) uint8 RGB, all of one size, each shown for ``1 / fps`` seconds.
         fps: Frames a second, positive.
-        waveform: (L,) floats in [-1, 1] (values beyond it are clipped) or integers, see
+        waveform: (L,) floats in [-1, 1] (values beyond it are clipped) or integers at 16 kHz, see
             :func:`~qdformer.audio.log_mel.mono_samples`; None for no sound.
-        sample_rate: Samples a second of ``waveform`` (Hz), one of those that AAC knows.
 
     Raises:
         InputError: The folder does not exist, the name does not end in ``.mp4``, ``fps`` is not
@@ -60,9 +58,25 @@ def write_video(
     path = _checked_path(path)
     if not (fps > 0 and math.isfinite(fps)):
         raise InputError(f"{path}: {fps} frames per second given; the rate must be positive.")
-    frames = _checked(path, frames)
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        raise InputError(f"{path}: there are no frames to write; give at least one.")
+    rate = Fraction(fps).limit_denominator(1001)
+    repeats = max(1, math.ceil(MIN_CONTAINER_RATE / rate))
+    shape = np.shape(first)
+
+    def shown() -> Iterator[_Shown]:
+        for index, frame in enumerate(chain([first], frames)):
+            image = _checked(path, f"frame {index}", frame, shape)
+            for repeat in range(repeats):
+                yield _Shown(image, index * repeats + repeat, 1)
+
+    _checked(path, "frame 0", first, shape)
     with _container(path) as container:
-        _encode(container, frames, Fraction(fps).limit_denominator(1001), waveform, sample_rate)
+        stream = _add_pictures(container, *shape[:2], rate * repeats, 1 / (rate * repeats))
+        sound = iter(()) if waveform is None else waveform_sound(container, waveform)
+        _encode(container, stream, shown(), sound)
 
 
 def write_annotated_video(
@@ -94,8 +108,27 @@ def write_annotated_video(
     first = next(pictures, None)
     if first is None:
         raise InputError(f"{path}: there are no pictures to write; give at least one.")
+    shape = (video.height, video.width, 3)
+
+    def shown() -> Iterator[_Shown]:
+        for picture, following in pairwise(chain([first], pictures, [None])):
+            image = _checked(path, f"the picture at {picture.time:.2f} s", picture.image, shape)
+            lasts = video.shown_for(picture.duration)
+            ticks = following.pts - picture.pts if following else round(lasts / video.time_base)
+            yield _Shown(image, picture.pts, ticks)
+
     with _container(path) as container, closing(_sound_of(container, video, waveform)) as sound:
-        _encode_like(container, path, video, chain([first], pictures), sound)
+        stream = _add_pictures(container, *shape[:2], video.rate, video.time_base)
+        stream.codec_context.sample_aspect_ratio = video.aspect
+        _encode(container, stream, shown(), sound)
+
+
+class _Shown(NamedTuple):
+    """A picture (H, W, 3), when it begins and how long it lasts, in the stream's time base."""
+
+    image: np.ndarray
+    pts: int
+    ticks: int
 
 
 def _checked_path(path: str | os.PathLike) -> Path:
@@ -119,64 +152,28 @@ def _container(path: Path) -> Iterator[OutputContainer]:
         yield container
 
 
-def _checked(path: Path, frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The frames, each checked when its turn comes, the first one at once."""
-
-    def check(frame: np.ndarray, index: int, shape: tuple[int, ...]) -> np.ndarray:
-        frame = np.asarray(frame)
-        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
-            found = f"{frame.dtype} of shape {frame.shape}"
-            raise InputError(f"{path}: frame {index} is {found}; give (H, W, 3) uint8 RGB.")
-        if frame.shape != shape:
-            sizes = f"{frame.shape[1]}x{frame.shape[0]}, the first {shape[1]}x{shape[0]}"
-            raise InputError(f"{path}: frame {index} is {sizes}; give frames of one size.")
-        return frame
-
-    frames = iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise InputError(f"{path}: there are no frames to write; give at least one.")
-    first = check(first, 0, np.shape(first))
-    rest = (check(frame, index, first.shape) for index, frame in enumerate(frames, start=1))
-    return chain([first], rest)
-
-
-def _encode(
-    container: av.container.OutputContainer,
-    frames: Iterator[np.ndarray],
-    fps: Fraction,
-    waveform: np.ndarray | Tensor | None,
-    sample_rate: int,
-) -> None:
-    """Encode picture and sound side by side: what is written first would wait in memory."""
-    first = next(frames)
-    repeats = max(1, math.ceil(MIN_CONTAINER_RATE / fps))
-    video = _add_pictures(container, *first.shape[:2], rate=fps * repeats, options={"crf": "18"})
-    streams = [video]
-    if waveform is not None:
-        streams.append(container.add_stream("aac", rate=sample_rate, layout="mono"))
-
-    written = 0
-    for index, frame in enumerate(chain([first], frames)):
-        picture = _even(frame)
-        for repeat in range(repeats):
-            picture.pts = index * repeats + repeat
-            container.mux(video.encode(picture))
-        if waveform is not None:
-            end = round((index + 1) / fps * sample_rate)
-            container.mux(streams[1].encode(_sound(waveform, written, end, sample_rate)))
-            written = end
-    for stream in streams:
-        container.mux(stream.encode(None))
+def _checked(path: Path, name: str, image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    image = np.asarray(image)
+    if image.dtype != np.uint8 or image.shape != shape or len(shape) != 3 or shape[2] != 3:
+        raise InputError(
+            f"{path}: {name} is {image.dtype} of shape {image.shape}; give (H, W, 3) uint8 RGB of "
+            f"the size of the first, {shape[1::-1] if len(shape) > 1 else shape}."
+        )
+    return image
 
 
 def _add_pictures(
-    container: OutputContainer, height: int, width: int, **encoding
+    container: OutputContainer, height: int, width: int, rate: Fraction, time_base: Fraction
 ) -> av.VideoStream:
     """A stream for pictures that :func:`_even` has made of (height, width) ones."""
-    stream = container.add_stream("libx264", **encoding)
+    stream = container.add_stream(
+        "libx264", rate=rate, time_base=time_base, options={"crf": "18", "preset": "veryfast"}
+    )
     stream.width, stream.height = width + width % 2, height + height % 2
     stream.pix_fmt, stream.codec_context.colorspace = "yuv420p", _BT_601
+    # With pictures out of order, an mp4 file cannot say how long the last is shown.
+    stream.codec_context.max_b_frames = 0
+    stream.codec_context.flags |= Flags.frame_duration
     return stream
 
 
@@ -186,43 +183,17 @@ def _even(image: np.ndarray) -> av.VideoFrame:
     return av.VideoFrame.from_ndarray(np.pad(image, odd, mode="edge"), format="rgb24")
 
 
-def _sound(waveform: np.ndarray | Tensor, start: int, end: int, sample_rate: int) -> av.AudioFrame:
-    """Samples [start, end), silence where the sound is over."""
-    piece = np.clip(mono_samples(waveform[start:end]), -1, 1)
-    piece = np.pad(piece, (0, end - start - len(piece)))
-    frame = av.AudioFrame.from_ndarray(piece[None], format="fltp", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = sample_rate, start, Fraction(1, sample_rate)
-    return frame
-
-
-def _encode_like(
-    container: OutputContainer,
-    path: Path,
-    video: VideoFile,
-    pictures: Iterator[Picture],
-    sound: Sound,
+def _encode(
+    container: OutputContainer, stream: av.VideoStream, pictures: Iterator[_Shown], sound: Sound
 ) -> None:
-    stream = _add_pictures(
-        container,
-        video.height,
-        video.width,
-        rate=video.rate,
-        time_base=video.time_base,
-        options={"crf": "18", "preset": "veryfast"},
-    )
-    stream.codec_context.sample_aspect_ratio = video.aspect
-    # With pictures out of order, an mp4 file cannot say how long the last is shown.
-    stream.codec_context.max_b_frames = 0
-    stream.codec_context.flags |= Flags.frame_duration
+    """Encode picture and sound side by side: what is written first would wait in memory."""
+    time_base = stream.codec_context.time_base
     heard, piece = next(sound, _NO_SOUND)
-
-    for picture, following in pairwise(chain(pictures, [None])):
-        shown = video.shown_for(picture.duration)
-        ticks = following.pts - picture.pts if following else round(shown / video.time_base)
-        frame = _frame(path, video, picture)
-        frame.pts, frame.duration, frame.time_base = picture.pts, ticks, video.time_base
+    for picture in pictures:
+        frame = _even(picture.image)
+        frame.pts, frame.duration, frame.time_base = picture.pts, picture.ticks, time_base
         container.mux(stream.encode(frame))
-        while heard < float((picture.pts + ticks) * video.time_base):
+        while heard < float((picture.pts + picture.ticks) * time_base):
             _mux(container, piece)
             heard, piece = next(sound, _NO_SOUND)
     for encoder in container.streams:
@@ -235,16 +206,6 @@ def _mux(container: OutputContainer, piece: av.Packet | av.AudioFrame) -> None:
     for packet in container.streams.audio[0].encode(piece) if encoded else [piece]:
         with suppress(ValueError):  # what is damaged in the original is left out
             container.mux(packet)
-
-
-def _frame(path: Path, video: VideoFile, picture: Picture) -> av.VideoFrame:
-    image = picture.image
-    if image.dtype != np.uint8 or image.shape != (video.height, video.width, 3):
-        raise InputError(
-            f"{path}: the picture at {picture.time:.2f} s is {image.dtype} of shape {image.shape}; "
-            f"give uint8 of shape {(video.height, video.width, 3)}."
-        )
-    return _even(image)
 
 
 def _sound_of(container: OutputContainer, video: VideoFile, waveform: np.ndarray | None) -> Sound:

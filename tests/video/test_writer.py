@@ -81,15 +81,6 @@ def test_sound_keeps_its_pitch_and_its_place(tmp_path):
     assert np.corrcoef(sound[: 3 * RATE], waveform)[0, 1] > 0.98
 
 
-def test_other_sample_rate(tmp_path):
-    path = tmp_path / "clip.mp4"
-    write_video(path, frames_of(COLORS[:2]), 1, tone(440, 2 * 44100 / RATE), sample_rate=44100)
-    with av.open(str(path)) as file:
-        stream = file.streams.audio[0]
-        assert stream.rate == 44100
-        assert float(stream.duration * stream.time_base) == pytest.approx(2, abs=0.03)
-
-
 def test_loud_sound_is_clipped_not_wrapped(tmp_path):
     path = tmp_path / "clip.mp4"
     write_video(path, frames_of(COLORS[:1]), 1, tone(300, 1, amplitude=4.0))
@@ -122,7 +113,9 @@ def test_frames_are_taken_one_at_a_time(tmp_path):
             return super().__getitem__(key)
 
     write_video(tmp_path / "clip.mp4", counted(), 10, tone(440, 3).view(Sound))
-    assert Sound.taken == [(count, count * 1600) for count in range(1, 31)]
+    # Of the sound, a hundredth of a second more than of the frames.
+    assert all((count - 1) * 1600 < stop <= count * 1600 + 160 for count, stop in Sound.taken)
+    assert Sound.taken[-1][0] == 30 and Sound.taken[-1][1] >= 48000
 
 
 def test_a_browser_can_start_before_the_end_is_loaded(tmp_path):
@@ -170,7 +163,7 @@ def test_a_complete_write_replaces_the_older_file_and_leaves_nothing_else(tmp_pa
         ("absent/clip.mp4", [(8, 8)], 1, "folder .*absent does not exist"),
         ("clip.avi", [(8, 8)], 1, r"ends in \.mp4"),
         ("clip.mp4", [], 1, "no frames"),
-        ("clip.mp4", [(8, 8), (8, 10)], 1, "frame 1 is 10x8, the first 8x8"),
+        ("clip.mp4", [(8, 8), (8, 10)], 1, r"frame 1 is uint8 of shape \(8, 10, 3\)"),
         ("clip.mp4", [(8, 8)], 0, "0 frames per second"),
         ("clip.mp4", [(8, 8)], float("nan"), "nan frames per second"),
     ],
