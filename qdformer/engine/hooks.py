@@ -8,12 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 
 from qdformer.engine.non_finite import step_seed
+from qdformer.io.image import write_image
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class SheetWriter(HookBase):
     def _write(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name, picture in self.draw().items():
-            cv2.imwrite(str(self.folder / f"{name}.png"), picture[..., ::-1])
+            write_image(self.folder / f"{name}.png", picture)
             self.trainer.storage.put_image(f"sheets/{name}", picture.transpose(2, 0, 1))
 
     def after_step(self) -> None:

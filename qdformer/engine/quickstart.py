@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 from detectron2.data import MetadataCatalog
 from torch import nn
 
 from qdformer.audio.log_mel import read_waveform
 from qdformer.engine.trainer import Trainer, predict_some
 from qdformer.evaluation.language_evaluation import MEASURES
-from qdformer.io.image import read_image
+from qdformer.io.image import read_image, write_image
 from qdformer.synthetic.composer import ComposeOptions, compose
 from qdformer.synthetic.variants import register_sound_variants
 from qdformer.video.writer import write_video
@@ -104,7 +103,7 @@ def show(cfg, model: nn.Module, folder: Path) -> list[Path]:
     files = []
     for record, output in predict_some(cfg, model, SHEETS):
         path = folder / f"{record['video_id']}.png"
-        cv2.imwrite(str(path), prediction_sheet(record, output, metadata)[..., ::-1])
+        write_image(path, prediction_sheet(record, output, metadata))
         files.append(path)
         if len(files) == 1:
             files.append(path.with_suffix(".mp4"))

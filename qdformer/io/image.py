@@ -210,3 +210,8 @@ def _check_scans(data: bytes, image: ImageFile) -> None:
     scans = data.count(b"\xff\xda")
     if scans * image.width * image.height > _MAX_SCANNED_PIXELS:
         raise ValueError(f"{scans} scans, which are too many for its size")
+
+
+def write_image(path: str | Path, picture: np.ndarray) -> None:
+    """Writes (H, W, 3) uint8 RGB in the format that the path's ending names."""
+    cv2.imwrite(str(path), picture[..., ::-1])

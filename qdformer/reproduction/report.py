@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from tabulate import tabulate
 
 from qdformer.io.atomic_write import atomic_write
+from qdformer.io.image import write_image
 from qdformer.reproduction.experiments import Experiment, Row
 from qdformer.reproduction.runs import Run, headline
 from qdformer.visualization.snr_curve import mean_and_deviation
@@ -47,7 +47,7 @@ def write_report(
     facts = [("", ""), *((name, _fact(value)) for name, value in machine.items())]
     files = {caption: f"picture_{index}.png" for index, caption in enumerate(pictures)}
     for caption, picture in pictures.items():
-        cv2.imwrite(str(folder / files[caption]), picture[..., ::-1])
+        write_image(folder / files[caption], picture)
     markdown = [f"# {experiment.title}\n", _markdown(results), NOTE]
     markdown += [f"![{caption}]({name})\n" for caption, name in files.items()]
     markdown += ["## Runs\n", _markdown(details), "## Machine and versions\n"]

@@ -15,18 +15,21 @@ from matplotlib.text import Text
 _DPI = 100
 
 
-def new_figure(width: int, height: int, title: str) -> Figure:
+def new_figure(width: int, height: int, title: str = "", *, arrange: bool = True) -> Figure:
     """An empty figure, without pyplot, which would keep it and is not safe in threads.
 
     Args:
         width: pixels.
         height: pixels.
         title: stands at the top, broken into lines; the figure gets higher by them.
+        arrange: give axes, labels and legends the room that they need.
     """
     lines = textwrap.wrap(title, max(width // 12, 1))
-    size = width / _DPI, (height + 22 * len(lines)) / _DPI
-    figure = Figure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    # matplotlib cuts fractions of a pixel off; a hundredth more keeps 12.96 in from being 1295 px.
+    size = (width + 0.01) / _DPI, (height + 22 * len(lines) + 0.01) / _DPI
+    figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
+    if arrange:
+        figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     FigureCanvasAgg(figure)
     if lines:
         figure.suptitle("\n".join(lines), fontsize=12, weight="bold")

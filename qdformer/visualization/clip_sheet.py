@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from detectron2.data import Metadata
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -15,11 +14,10 @@ from torch import Tensor
 
 from qdformer.audio.log_mel import EXAMPLE_HOP, NUM_MEL_BANDS, log_mel_examples
 
-from .chart import picture
+from .chart import new_figure, picture
 from .overlay import MIN_SIDE, overlay, to_short_side
 from .spectrogram import draw_spectrogram
 
-_DPI = 100
 # Pixels: left of the columns for the rows' names, between columns, of a line of text.
 _MARGIN, _GAP, _LINE = 128, 8, 20
 
@@ -106,14 +104,8 @@ def _evenly(num_frames: int, max_frames: int) -> list[int]:
 
 
 def _strip(columns: _Columns, height: int, draw: Callable[[Figure], None]) -> np.ndarray:
-    """What ``draw`` puts on a white strip as wide as the sheet.
-
-    The figure is made without pyplot, which would keep it and is not safe in threads.
-    """
-    # matplotlib cuts fractions of a pixel off; a hundredth more keeps 12.96 in from being 1295 px.
-    size = (columns.total + 0.01) / _DPI, (height + 0.01) / _DPI
-    figure = Figure(figsize=size, dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    """What ``draw`` puts on a white strip as wide as the sheet."""
+    figure = new_figure(columns.total, height, arrange=False)
     draw(figure)
     return picture(figure)
 
