@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -253,7 +253,7 @@ def checked_span(every: float) -> float:
 
 
 def _segmented_frame(
-    result: dict[str, Tensor | None],
+    result: dict[str, Any],
     *,
     image: np.ndarray,
     span: tuple[float, float],

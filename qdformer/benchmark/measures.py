@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ CLIPS = 24
 SCORED_SIZES = (224, 960)
 """AVSBench's frames, and as many pixels as 720p has."""
 
+Runs = dict[str, Callable[[], Any]]
+
 _FEW: dict[str, Any] = {"warmup": 1}
 _FEW_REPEATS = 3
 """Of what takes long."""
@@ -62,7 +65,7 @@ def measure_training(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[dict[s
 
 def _beside_reference(cfg: CfgNode, options: BenchmarkOptions, name: str) -> dict[str, Any]:
     workload = options.workload
-    runs = {REFERENCE: Reference(workload), name: RUNS[name](cfg, workload)}
+    runs: Runs = {REFERENCE: Reference(workload), name: RUNS[name](cfg, workload)}
     seconds = time_in_turn(runs, options.repeats, name)
     return relative(seconds[name], seconds[REFERENCE])
 
@@ -93,7 +96,7 @@ def measure_stages(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[dict[str
         with workload.autocast():
             rounds.append(measure_forward(forward.model, forward.clips))
 
-    runs = {REFERENCE: Reference(workload), "stages": recorded}
+    runs: Runs = {REFERENCE: Reference(workload), "stages": recorded}
     references = time_in_turn(runs, options.repeats, "stages")[REFERENCE]
     del rounds[: -options.repeats]
     total = [sum(counts) for counts in zip(*parameters.values())]
@@ -126,14 +129,16 @@ def measure_attention(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[dict[
     if options.workload.device == "cuda" and ms_deform_attn_triton is not None:
         versions["Triton"] = ms_deform_attn_triton
     arguments, gradient = attention_inputs(cfg, options.workload)
-    runs: dict[str, Callable] = {REFERENCE: Reference(options.workload)}
+    runs: Runs = {REFERENCE: Reference(options.workload)}
     for name, version in versions.items():
-        runs[f"{name} forward"] = lambda version=version: torch.no_grad()(version)(*arguments)
-        runs[f"{name} forward and backward"] = lambda version=version: torch.autograd.grad(
-            version(*arguments), (arguments[0], *arguments[4:]), gradient
-        )
+        runs[f"{name} forward"] = partial(torch.no_grad()(version), *arguments)
+        runs[f"{name} forward and backward"] = partial(_backward, version, arguments, gradient)
     seconds = time_in_turn(runs, options.repeats, "deformable attention")
     yield {name: relative(seconds[name], seconds[REFERENCE]) for name in list(runs)[1:]}
+
+
+def _backward(version: Callable, arguments: tuple, gradient: Tensor) -> None:
+    torch.autograd.grad(version(*arguments), (arguments[0], *arguments[4:]), gradient)
 
 
 def attention_inputs(cfg: CfgNode, workload: Workload) -> tuple[tuple, Tensor]:
@@ -171,10 +176,10 @@ def measure_growth(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[list[dic
     points = []
     for workload in dict.fromkeys(workloads):
         reference = Reference(replace(GROWTH_REFERENCE, device=workload.device))
-        runs = {REFERENCE: reference, "eval": EvalForward(cfg, workload)}
+        runs: Runs = {REFERENCE: reference, "eval": EvalForward(cfg, workload)}
         title = f"growth, {workload.frames} x {workload.size} x {workload.size}"
         seconds = time_in_turn(runs, min(options.repeats, _FEW_REPEATS), title, **_FEW)
-        point = {"frames": workload.frames, "size": workload.size}
+        point: dict[str, Any] = {"frames": workload.frames, "size": workload.size}
         point |= relative(seconds["eval"], seconds[REFERENCE])
         points.append(point | {"memory": peak_memory(cfg, workload, "eval")})
         yield points
@@ -236,7 +241,7 @@ def loader_rate(
         workers: processes.
         now: seconds.
     """
-    loader = DataLoader(
+    loader: Any = DataLoader(
         MapDataset(records, mapper), batch_size=None, num_workers=workers, collate_fn=_unchanged
     )
     clips = iter(loader)
@@ -262,7 +267,7 @@ def _mapper_rate(mapper, records: list[dict], options: BenchmarkOptions, mode: s
     return spread([len(records) / lap for lap in seconds["mapper"]])
 
 
-def _unchanged(clip: dict) -> dict:
+def _unchanged(clip: Any) -> Any:
     return clip
 
 

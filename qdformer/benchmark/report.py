@@ -47,7 +47,12 @@ def run_benchmark(options: BenchmarkOptions) -> dict[str, Any]:
     cfg = options.load_config()
     make_folder(options.output.parent, f"--output is {options.output}, which")
     machine = describe_machine(options.workload.device)
-    result = {"format": FORMAT, "settings": options.settings(), "machine": machine, "results": {}}
+    result: dict[str, Any] = {
+        "format": FORMAT,
+        "settings": options.settings(),
+        "machine": machine,
+        "results": {},
+    }
     if options.output.exists():
         before, commit = load_result(options.output), machine["commit"]
         if {**before, "results": {}} == result and commit and not commit.endswith("-dirty"):

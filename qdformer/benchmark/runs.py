@@ -68,7 +68,7 @@ class TrainingStep:
         self.optimizer.zero_grad(set_to_none=True)
 
 
-RUNS = {"eval": EvalForward, "train": TrainingStep}
+RUNS: dict[str, Any] = {"eval": EvalForward, "train": TrainingStep}
 """Runs of a model by the name of their measure."""
 
 
@@ -80,7 +80,7 @@ def random_clips(workload: Workload, num_classes: int = 0) -> list[dict[str, Any
     for index in range(workload.batch):
         image = rng.integers(0, 256, (frames, 3, size, size), dtype=np.uint8)
         audio = rng.normal(-3, 2, (frames, 1, 96, 64)).astype(np.float32)
-        clip = {"image": torch.from_numpy(image), "audio": torch.from_numpy(audio)}
+        clip: dict[str, Any] = {"image": torch.from_numpy(image), "audio": torch.from_numpy(audio)}
         clip |= {"height": size, "width": size, "video_id": str(index)}
         if num_classes:
             objects = min(OBJECTS, num_classes)

@@ -5,6 +5,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from qdformer.demo.annotate import AnnotateOptions, annotate, check_replaceable
 from qdformer.errors import InputError, make_folder, one_line_message
@@ -67,7 +68,7 @@ def annotate_all(
         except Exception as error:
             outcomes[video] = Outcome(video, folders[video], _reason(video, error))
             logger.error("%s", outcomes[video].error)
-    predictor = load() if opened else None
+    predictor: Any = load() if opened else None
     total = sum(file.duration or 0 for file in opened.values())
     with Progress(total=round(total, 1), unit="s of video", unit_scale=False) as bar:
         for number, (video, file) in enumerate(opened.items(), start=1):

@@ -41,7 +41,8 @@ class History:
 
     def draw(self, title: str) -> np.ndarray:
         """(h, w, 3) uint8 RGB, see :func:`qdformer.visualization.time_line.time_line`."""
-        codes = None if self._codes[0] is None else np.stack(self._codes)
+        kept = [codes for codes in self._codes if codes is not None]
+        codes = np.stack(kept) if kept else None
         return time_line(
             np.concatenate(self._sound),
             self.scores,

@@ -219,7 +219,7 @@ class WebPage:
         return session, f"{session.seconds:.1f} s, {video.width} x {video.height} pixels, {sound}"
 
     def _separate(self, session: WebSession | None, count: int) -> list[Any]:
-        sources = _present(session).separate(count) if count > 1 else []
+        sources: Any = _present(session).separate(count) if count > 1 else []
         players = [
             gr.update(value=(SAMPLE_RATE, _to_16_bit(source)), visible=True) for source in sources
         ]
@@ -274,7 +274,7 @@ def _results(result: Result) -> list[Any]:
 
 def _to_16_bit(waveform: np.ndarray) -> np.ndarray:
     # Floats would be played as loud as can be, each source by itself.
-    return np.int16(np.clip(waveform, -1, 1) * (2**15 - 1))
+    return (np.clip(waveform, -1, 1) * (2**15 - 1)).astype(np.int16)
 
 
 def _table(classes: Sequence[ClassFound]) -> str:

@@ -184,7 +184,7 @@ class WebSession:
             (noise,) = draw_noise(["video"], change.snr, change.noise)
             waveform = noise.add_to(waveform)
         # What is louder would be cut in the file, and so heard otherwise than it was segmented.
-        return np.float32(waveform / max(1.0, np.abs(waveform).max(initial=0)))
+        return (waveform / max(1.0, np.abs(waveform).max(initial=0))).astype(np.float32)
 
     def _segmented(self) -> Iterator[SegmentedFrame]:
         for frame in self._predictor(self.video, _EVERY, self._waveform):

@@ -147,6 +147,7 @@ class _Network(nn.Module):
     def __init__(self, model: AudioVisualSegmenter):
         super().__init__()
         self.model = copy.deepcopy(model).cpu().float().eval().requires_grad_(False)
+        module: Any
         for module in self.model.modules():
             # timm's Swin marks the windows by slices that torch.export cannot follow.
             if hasattr(module, "get_attn_mask"):
@@ -161,7 +162,7 @@ class _Network(nn.Module):
             for field in dataclasses.fields(predictions)
         }
         global_tokens, local_tokens = segmentation.global_tokens, segmentation.local_tokens
-        if global_tokens is None or global_tokens.codes is None:
+        if global_tokens is None or global_tokens.codes is None or local_tokens is None:
             return outputs
         codes = global_tokens.codes.expand(length, -1), local_tokens.codes
         return outputs | dict(zip(CODES, codes))
@@ -171,7 +172,7 @@ def _network_inputs(batch: ClipBatch) -> dict[str, Tensor]:
     return {"images": batch.images, "log_mel": batch.log_mel, "valid": batch.valid}
 
 
-def _shifted_window_mask(block: nn.Module, x: Tensor) -> Tensor | None:
+def _shifted_window_mask(block: Any, x: Tensor) -> Tensor | None:
     """Which pixels of a window were neighbors before the shift: ``get_attn_mask`` of timm's Swin.
 
     Args:
@@ -219,13 +220,15 @@ def _translate(network: _Network, stride: int) -> torch.onnx.ONNXProgram:
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            cause = error
+            cause: BaseException = error
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             raise InputError(
                 f"the network cannot be written as ONNX by torch {torch.__version__} "
                 f"({str(cause).strip().splitlines()[0]}); {KNOWN}"
             ) from error
+    assert program is not None
+    value: Any
     for value in program.model.graph.inputs:
         if any(isinstance(value.shape[axis], int) for axis in axes[value.name]):
             raise InputError(

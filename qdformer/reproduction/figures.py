@@ -5,11 +5,11 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from torch import nn
 
 from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.data.dataset_mapper import build_mapper
@@ -109,7 +109,7 @@ def _noise(runs: Sequence[Run], options: FigureOptions) -> Pictures:
     models: dict[str, dict[float, list[float]]] = {}
     for run in runs:
         values = models.setdefault(run.row.name, {})
-        values.setdefault(math.inf, []).append(run.result()["metrics"][metric])
+        values.setdefault(math.inf, []).append(run.metrics()[metric])
         for snr, value in _under_noise(run, options, task, metric).items():
             values.setdefault(snr, []).append(value)
     curve = snr_curve(models, len(DatasetCatalog.get(name)), f"{metric} (%)")
@@ -133,7 +133,7 @@ def _under_noise(run: Run, options: FigureOptions, task: str, metric: str) -> di
 
 def _classes(runs: Sequence[Run], _options: FigureOptions) -> Pictures:
     """Fig. A."""
-    metrics = [run.result()["metrics"] for run in runs]
+    metrics = [run.metrics() for run in runs]
     names = MetadataCatalog.get(f"{runs[0].data}_test").stuff_classes
     if f"IoU_{names[0]}" not in metrics[0]:
         raise InputError(f"{runs[0].data} has no classes to compare; Fig. A needs an AVSS set")
@@ -165,7 +165,7 @@ def _logged(folder: Path) -> list[Mapping[str, float]]:
     return [line for line in map(json.loads, text.splitlines()) if "iteration" in line]
 
 
-def _load(run: Run) -> tuple[CfgNode, nn.Module]:
+def _load(run: Run) -> tuple[CfgNode, Any]:
     """The config and the trained model of a run."""
     cfg = run.cfg.clone()
     cfg.OUTPUT_DIR = str(run.folder)

@@ -128,7 +128,9 @@ def _summary(runs: Sequence[Run], metric: str) -> str:
 
 
 def _details(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    table = [("run", "seed", "result", "minutes", "peak memory, GB", "error")]
+    table: list[tuple[str, ...]] = [
+        ("run", "seed", "result", "minutes", "peak memory, GB", "error")
+    ]
     for run in runs:
         result: dict[str, Any] | None = run.result()
         if result is None:

@@ -65,6 +65,12 @@ class Run:
         path = self.folder / RESULT
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
+    def metrics(self) -> dict[str, float]:
+        """Of a run that has ended."""
+        result = self.result()
+        assert result is not None, self.folder
+        return result["metrics"]
+
 
 def headline(data: str) -> tuple[str, str]:
     """Task and metric that a data set is compared by: J&F or mIoU."""

@@ -49,7 +49,8 @@ def collect_tokens(
         metadata: of their data set.
     """
     mixed: list[np.ndarray] = []
-    watch = model.fusion.register_forward_hook(
+    fusion: Any = model.fusion
+    watch = fusion.register_forward_hook(
         lambda *call: mixed.append(call[-1].tokens.mean(1).cpu().numpy())
     )
     tokens, words, matches = [], [], []
@@ -78,7 +79,9 @@ def collect_tokens(
         ),
         decomposed=TokenCloud(np.concatenate(tokens), list(names[classes]), several.astype(bool)),
         quantized=TokenCloud(np.concatenate(words), list(names[classes]), several.astype(bool)),
-        codes=_join([m.local_codes[m.classes > 0] for m in matches]) if coded else None,
+        codes=_join([m.local_codes[m.classes > 0] for m in matches if m.local_codes is not None])
+        if coded
+        else None,
         classes=classes,
     )
 

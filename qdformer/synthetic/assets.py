@@ -87,8 +87,8 @@ class AssetFolders:
         """
         folder = getattr(self, kind)
         if folder is None:
-            groups, names = _BUILT_IN[kind]
-            return {group: [Asset(kind, group, name) for name in names] for group in groups}
+            built_in, names = _BUILT_IN[kind]
+            return {group: [Asset(kind, group, name) for name in names] for group in built_in}
         if not Path(folder).is_dir():
             raise InputError(f"{folder}: this folder of {kind} does not exist; check the path")
         if kind == "backgrounds":

@@ -181,7 +181,9 @@ def _write_lists(folder: Path, layout: Layout, rows: list[dict], classes: list[s
 
 def _manifest(options: ComposeOptions, classes: list[str], files: list[Asset]) -> dict[str, object]:
     """What the bytes of a data set depend on."""
-    sizes = "".join(f"{a.kind}/{a.group}/{a.name} {a.path.stat().st_size}\n" for a in files)
+    sizes = "".join(
+        f"{a.kind}/{a.group}/{a.name} {a.path.stat().st_size}\n" for a in files if a.path
+    )
     return {
         "layouts": list(options.layouts),
         "classes": classes,

@@ -6,6 +6,7 @@ and tilt. Coordinates are fractions of the canvas, x to the right and y down.
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,7 +81,12 @@ class _Canvas:
         corners = np.array([self._pixel(point) for point in points])
         cv2.fillPoly(self.rgba, [corners], (*color, 255))
 
-    def line(self, points: Sequence[tuple[float, float]], color: Color, width: float) -> None:
+    def line(
+        self,
+        points: Any,
+        color: Color,
+        width: float,
+    ) -> None:
         corners = np.array([self._pixel(point) for point in points])
         cv2.polylines(self.rgba, [corners], False, (*color, 255), max(round(width * _CANVAS), 1))
 
@@ -173,7 +179,7 @@ def _drum(canvas: _Canvas, rng: Draw) -> None:
     wood = _hsv(0.08, 0.55, rng.uniform(0.6, 0.8))
     for start, end in (((0.12, 0.1), (0.48, 0.36)), ((0.88, 0.08), (0.56, 0.38))):
         canvas.line([start, end], wood, 0.04)
-        canvas.ellipse(*end, 0.04, 0.035, _shade(wood, 0.8))
+        canvas.ellipse(end[0], end[1], 0.04, 0.035, _shade(wood, 0.8))
 
 
 def _guitar(canvas: _Canvas, rng: Draw) -> None:
@@ -183,8 +189,8 @@ def _guitar(canvas: _Canvas, rng: Draw) -> None:
     spine = np.array([[0.36, 0.7], [0.5, 0.49], [0.81, 0.17]])
     canvas.line(spine[1:], dark, 0.085)
     canvas.line([(0.77, 0.21), (0.86, 0.1)], _shade(dark, 0.8), 0.12)
-    canvas.ellipse(*spine[0], lower, lower * 0.95, color, -45)
-    canvas.ellipse(*spine[1], upper, upper, color, -45)
+    canvas.ellipse(spine[0, 0], spine[0, 1], lower, lower * 0.95, color, -45)
+    canvas.ellipse(spine[1, 0], spine[1, 1], upper, upper, color, -45)
     canvas.ellipse(0.45, 0.57, 0.085, 0.085, dark)
     canvas.line([(0.27, 0.7), (0.37, 0.8)], dark, 0.045)
     for offset in (-0.02, 0.0, 0.02):

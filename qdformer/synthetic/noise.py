@@ -80,9 +80,9 @@ def mix_at_snr(waveform: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarra
         (L,) float64; the sound as it is where it or the noise is silent.
     """
     # In float64, whose squares neither vanish nor overflow for any float32 sample.
-    sound, noise = (torch.from_numpy(np.array(part, np.float64)) for part in (waveform, noise))
-    if sound.any() and noise.any():
-        sound = add_noise(sound, noise, torch.tensor(snr, dtype=torch.float64))
+    sound, behind = (torch.from_numpy(np.array(part, np.float64)) for part in (waveform, noise))
+    if sound.any() and behind.any():
+        sound = add_noise(sound, behind, torch.tensor(snr, dtype=torch.float64))
     return sound.numpy()
 
 

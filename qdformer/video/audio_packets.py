@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from fractions import Fraction
 from itertools import count, islice
+from typing import Any
 
 import av
 import numpy as np
@@ -54,7 +55,7 @@ def own_sound(output: OutputContainer, video: VideoFile) -> Sound:
 def _can_be_copied(video: VideoFile) -> bool:
     """Tries it with the first packets: what is in a track may not be what it claims to be."""
     with video.media.opened() as container:
-        stream = video.sound_stream(container)
+        stream: Any = video.sound_stream(container)
         if stream.codec_context.codec.canonical_name not in _COPIED:
             return False
         try:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -132,7 +133,7 @@ class PlacedSound:
             self._pieces.popleft()
 
     def _decode(self) -> None:
-        frame = next(self._frames, None)
+        frame: Any = next(self._frames, None)
         self.over = frame is None
         if self.over and self._energy[1] < _CANCELED * self._energy[0]:
             self._warn("has channels that cancel each other", "little of them is heard here")

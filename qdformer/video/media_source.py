@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import chain
 from threading import Lock
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 from av.container import InputContainer
@@ -42,9 +42,9 @@ class MediaSource:
     """
 
     def __init__(self, source: str | os.PathLike | BinaryIO) -> None:
-        self._is_path = isinstance(source, (str, os.PathLike))
-        self.name = os.fspath(source) if self._is_path else "the file"
-        self._source, self._lock, self._told = source, Lock(), set()
+        self.name = os.fspath(source) if isinstance(source, (str, os.PathLike)) else "the file"
+        self._source, self._lock = source, Lock()
+        self._told: set[str] = set()
 
     @contextmanager
     def opened(self) -> Iterator[InputContainer]:
@@ -71,8 +71,8 @@ class MediaSource:
 
     def _open(self, stack: ExitStack) -> InputContainer:
         file = self._source
-        if self._is_path:
-            file = stack.enter_context(open_file(self._source, "video"))
+        if isinstance(file, (str, os.PathLike)):
+            file = stack.enter_context(open_file(os.fspath(file), "video"))
         view = _View(file, self._lock)
         start = view.read(16)
         demuxers = [name for magic, name in _DEMUXERS.items() if magic.match(start)]
@@ -105,7 +105,7 @@ class MediaSource:
         except Exception as error:  # it ends within a packet, or its structure is damaged
             self.warn_once("breaks off", f"{error}; what follows is left out")
 
-    def decoded(self, container: InputContainer, stream: Stream, what: str) -> Iterator[Frame]:
+    def decoded(self, container: InputContainer, stream: Any, what: str) -> Iterator[Frame]:
         """The frames of a stream; what cannot be decoded is passed over and logged once.
 
         Args:

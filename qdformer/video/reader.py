@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import av
 import cv2
@@ -123,10 +123,10 @@ class VideoFile:
         """
         assert every > 0, every
         to_rgb, taken, span, pts = VideoReformatter(), None, 0, 0
-        shown = None
+        shown: Any = None
         for pts, frame in self._frames():
             while (span + 0.5) * every < pts * self.time_base:
-                taken = taken or self._picture(*shown, to_rgb)
+                taken = taken or self._picture(shown[0], shown[1], to_rgb)
                 yield taken
                 span += 1
             shown, taken = (pts, frame), None
@@ -134,7 +134,7 @@ class VideoFile:
             return
         end = float(pts * self.time_base + self.shown_for(shown[1].duration))
         while span == 0 or span * every < end - 1e-3:
-            taken = taken or self._picture(*shown, to_rgb)
+            taken = taken or self._picture(shown[0], shown[1], to_rgb)
             yield taken
             span += 1
 
@@ -186,7 +186,7 @@ class VideoFile:
             self.media.warn_once(f"has {which} that can be decoded", "it is silent here")
 
     def _read_first_picture(self) -> None:
-        self._first, self.height, self.width = 0, None, None
+        self._first, self.height, self.width = 0, 0, 0
         for first, frame in self._frames():
             # Only of the first: a frame whose side data has been looked at outlives its last use.
             self._turn = _matrix(frame)

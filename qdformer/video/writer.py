@@ -7,13 +7,12 @@ from contextlib import closing, contextmanager, suppress
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 from av.codec.context import Flags
 from av.container import OutputContainer
-from torch import Tensor
 
 from qdformer.errors import InputError
 from qdformer.io.atomic_write import atomic_write
@@ -33,7 +32,7 @@ def write_video(
     path: str | os.PathLike,
     frames: Iterable[np.ndarray],
     fps: float,
-    waveform: np.ndarray | Tensor | None = None,
+    waveform: np.ndarray | None = None,
 ) -> None:
     """Write frames, and a sound where there is one, as an mp4 file (h264, yuv420p; AAC, mono).
 
@@ -74,7 +73,7 @@ def write_video(
 
     _checked(path, "frame 0", first, shape)
     with _container(path) as container:
-        stream = _add_pictures(container, *shape[:2], rate * repeats, 1 / (rate * repeats))
+        stream = _add_pictures(container, shape, rate * repeats, 1 / (rate * repeats))
         sound = iter(()) if waveform is None else waveform_sound(container, waveform)
         _encode(container, stream, shown(), sound)
 
@@ -111,6 +110,7 @@ def write_annotated_video(
     shape = (video.height, video.width, 3)
 
     def shown() -> Iterator[_Shown]:
+        picture: Any
         for picture, following in pairwise(chain([first], pictures, [None])):
             image = _checked(path, f"the picture at {picture.time:.2f} s", picture.image, shape)
             lasts = video.shown_for(picture.duration)
@@ -118,7 +118,7 @@ def write_annotated_video(
             yield _Shown(image, picture.pts, ticks)
 
     with _container(path) as container, closing(_sound_of(container, video, waveform)) as sound:
-        stream = _add_pictures(container, *shape[:2], video.rate, video.time_base)
+        stream = _add_pictures(container, shape, video.rate, video.time_base)
         stream.codec_context.sample_aspect_ratio = video.aspect
         _encode(container, stream, shown(), sound)
 
@@ -163,12 +163,13 @@ def _checked(path: Path, name: str, image: np.ndarray, shape: tuple[int, ...]) -
 
 
 def _add_pictures(
-    container: OutputContainer, height: int, width: int, rate: Fraction, time_base: Fraction
+    container: OutputContainer, shape: tuple[int, ...], rate: Fraction, time_base: Fraction
 ) -> av.VideoStream:
     """A stream for pictures that :func:`_even` has made of (height, width) ones."""
     stream = container.add_stream(
         "libx264", rate=rate, time_base=time_base, options={"crf": "18", "preset": "veryfast"}
     )
+    height, width = shape[:2]
     stream.width, stream.height = width + width % 2, height + height % 2
     stream.pix_fmt, stream.codec_context.colorspace = "yuv420p", _BT_601
     # With pictures out of order, an mp4 file cannot say how long the last is shown.
@@ -196,6 +197,7 @@ def _encode(
         while heard < float((picture.pts + picture.ticks) * time_base):
             _mux(container, piece)
             heard, piece = next(sound, _NO_SOUND)
+    encoder: Any
     for encoder in container.streams:
         if encoder.codec_context.is_encoder:
             container.mux(encoder.encode(None))
@@ -208,7 +210,7 @@ def _mux(container: OutputContainer, piece: av.Packet | av.AudioFrame) -> None:
             container.mux(packet)
 
 
-def _sound_of(container: OutputContainer, video: VideoFile, waveform: np.ndarray | None) -> Sound:
+def _sound_of(container: OutputContainer, video: VideoFile, waveform: np.ndarray | None) -> Any:
     if waveform is None:
         return own_sound(container, video)
     return waveform_sound(container, waveform)

@@ -43,7 +43,7 @@ def picture(figure: Figure) -> np.ndarray:
     """
     for text in figure.findobj(Text):
         as_written(text)
-    canvas = figure.canvas
+    canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

@@ -59,7 +59,7 @@ def clip_sheet(
     shown = _evenly(len(images), max_frames)
     frames = [to_short_side(np.asarray(images[t]), MIN_SIDE) for t in shown]
     columns = _Columns(len(shown), frames[0].shape[1])
-    rows = {"prediction": [prediction[t] for t in shown]}
+    rows: dict[str, list[np.ndarray | None]] = {"prediction": [prediction[t] for t in shown]}
     if ground_truth is not None:
         if annotated is None:
             annotated = [label_map is not None for label_map in ground_truth]

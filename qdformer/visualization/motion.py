@@ -36,7 +36,7 @@ def motion(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     )
     if min(first.std(), second.std()) < _PLAIN:
         return still
-    search = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     flow = search.calc(second, first, None)
     if not _leads_back(flow, search.calc(first, second, None)):
         return still

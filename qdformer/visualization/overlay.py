@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -175,7 +176,7 @@ def _arrange_names(drawing: VisImage) -> None:
     """
     renderer = drawing.canvas.get_renderer()
     frame = drawing.fig.bbox
-    placed = []
+    placed: list[Any] = []
     for name in drawing.ax.texts:
         name.set_color("white")
         as_written(name, _LONGEST_NAME)

@@ -43,9 +43,9 @@ def token_map(
     Returns:
         (h, w, 3) uint8 RGB.
     """
-    names = {name for cloud in panels.values() for name in cloud.classes}
+    found = {name for cloud in panels.values() for name in cloud.classes}
     # Mixtures come after the classes they are made of.
-    names = sorted(names, key=lambda name: (name.count("+"), name))
+    names = sorted(found, key=lambda name: (name.count("+"), name))
     color_of = dict(zip(names, colors(len(names))))
     count = max(len(panels), 1)
     in_a_row = max(1, _PANEL * count // (9 * max(map(len, names), default=0) + 60))
