@@ -164,6 +164,26 @@ def read_log_mel(path: str | Path) -> Tensor:
     return examples
 
 
+def write_log_mel(path: str | Path, examples: Tensor) -> None:
+    """Writes examples as AVSBench does, as a pickled tensor; the same examples as the same bytes.
+
+    Args:
+        path: ``*.pkl``.
+        examples: (E, 1, 96, 64).
+    """
+    Path(path).write_bytes(pickle.dumps(_PickledTensor(examples.float().numpy()), protocol=2))
+
+
+class _PickledTensor:
+    """Pickles as a tensor made of its array; torch's own pickles hold addresses of memory."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def __reduce__(self) -> tuple:
+        return torch.from_numpy, (self.array,)
+
+
 def clip_log_mel(
     path: str | Path,
     num_frames: int,

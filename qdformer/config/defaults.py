@@ -54,6 +54,8 @@ def add_qdformer_config(cfg: CN) -> None:
     cfg.SOLVER.BACKBONE_MULTIPLIER = 0.5
     # The newest checkpoints that stay on disk, beside the best and the final one; 0 for all.
     cfg.SOLVER.KEEP_CHECKPOINTS = 3
+    # Keep the weights that were best on the first of DATASETS.TEST, as model_best.
+    cfg.TEST.SAVE_BEST = True
     # At inference a longer clip goes through the network in windows of this many frames; neighbors
     # share some frames for their context.
     cfg.TEST.WINDOW = 10

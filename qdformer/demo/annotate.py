@@ -167,7 +167,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         Where to write meanwhile.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".", suffix=".part", dir=folder.parent))
+    _sweep(folder.parent)
+    prefix = f".{os.getpid()}-"
+    partial = Path(tempfile.mkdtemp(prefix=prefix, suffix=".part", dir=folder.parent))
     try:
         yield partial
         partial.chmod(0o777 & ~_umask())
@@ -175,6 +177,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what processes left here that ended in the middle."""
+    for partial in parent.glob(".*-*.part"):
+        process = partial.name[1:].partition("-")[0]
+        if process.isdecimal() and not Path("/proc", process).exists() and os.path.isdir("/proc"):
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _umask() -> int:

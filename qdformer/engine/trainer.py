@@ -252,15 +252,16 @@ class Trainer(DefaultTrainer):
         if comm.is_main_process() and test:
             model = self._trainer.model
             description = self.checkpointer.description
-            best = BestModel(model, self.cfg.OUTPUT_DIR, description=description)
-            after_checkpoint += [
-                BestCheckpointer(period, best, primary_metric(self.cfg)),
+            if self.cfg.TEST.SAVE_BEST:
+                best = BestModel(model, self.cfg.OUTPUT_DIR, description=description)
+                after_checkpoint.append(BestCheckpointer(period, best, primary_metric(self.cfg)))
+            after_checkpoint.append(
                 SheetWriter(
                     period,
                     lambda: draw_sheets(self.cfg, _unwrap(model)),
                     os.path.join(self.cfg.OUTPUT_DIR, "sheets"),
-                ),
-            ]
+                )
+            )
         return [
             # The gradients first, because evaluations need memory, too.
             ZeroGradHook(), StepSeed(), LossGuard(self.cfg.OUTPUT_DIR), *step, self.stop_request,

@@ -69,8 +69,13 @@ class TimmBackbone(Backbone):
                 f"MODEL.TIMM.NAME {name} has maps at strides {strides} and none at "
                 f"{sorted(missing)}; take a model with maps at 4, 8, 16 and 32"
             )
-        # Of several maps at a stride the last one has seen the most.
-        indices = [max(i for i, s in enumerate(strides) if s == STRIDES[f]) for f in STRIDES]
+        self._out_features = [feature for feature in STRIDES if feature in out_features]
+        # Of several maps at a stride the last one has seen the most. timm leaves out what comes
+        # behind the last map that is asked for.
+        indices = [
+            max(i for i, stride in enumerate(strides) if stride == STRIDES[feature])
+            for feature in self._out_features
+        ]
         self.model = _create(
             name,
             out_indices=tuple(indices),
@@ -81,10 +86,9 @@ class TimmBackbone(Backbone):
             self.model = freeze_batch_norm_2d(self.model)
         # timm's Swin returns (F, h, w, channels).
         self.channels_last = getattr(self.model, "output_fmt", None) == Format.NHWC
-        channels = dict(zip(STRIDES, self.model.feature_info.channels(), strict=True))
-        self._out_features = [feature for feature in STRIDES if feature in out_features]
-        self._out_feature_channels = {feature: channels[feature] for feature in out_features}
-        self._out_feature_strides = {feature: STRIDES[feature] for feature in out_features}
+        channels = self.model.feature_info.channels()
+        self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
+        self._out_feature_strides = {feature: STRIDES[feature] for feature in self._out_features}
         self._size_divisibility = self._find_divisibility(name)
 
     def _find_divisibility(self, name: str) -> int:
@@ -128,10 +132,10 @@ class TimmBackbone(Backbone):
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """(F, 3, H, W) to one (F, channels, h, w) map a name."""
-        maps = dict(zip(STRIDES, self.model(x), strict=True))
+        maps = self.model(x)
         if self.channels_last:
-            maps = {feature: map.permute(0, 3, 1, 2) for feature, map in maps.items()}
-        return {feature: maps[feature] for feature in self._out_features}
+            maps = [map.permute(0, 3, 1, 2) for map in maps]
+        return dict(zip(self._out_features, maps, strict=True))
 
 
 def _create(name: str, device: str | None = None, **options: Any) -> Any:

@@ -225,6 +225,8 @@ def _config(row: Row, data: str, seed: int, config_file: str, overrides: Sequenc
     fixed = {
         "DATASETS.TRAIN": (f"{data}_train",),
         "DATASETS.TEST": (f"{data}_test",),
+        # Nothing may be chosen by the test set; tables hold the last model of each run.
+        "TEST.SAVE_BEST": False,
         "SEED": seed,
         "OUTPUT_DIR": "",
     }

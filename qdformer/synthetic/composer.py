@@ -133,7 +133,11 @@ class _ClipWriter:
         options, library, layout = self.options, self.libraries[split], LAYOUTS[name]
         rng = np.random.default_rng([options.seed, SPLITS.index(split), number])
         sources = SOURCES["single"] if layout.constant else options.sources
-        clip = plan_clip(rng, library, options.frames, sources, layout.constant)
+        # Of what has a single source in training, layouts annotate the first frame alone.
+        first_only = bool(layout.single_source) and split == layout.splits[0]
+        clip = plan_clip(
+            rng, library, options.frames, sources, layout.constant, first_heard=first_only
+        )
         names = list(library.sounds)
         sounding = [names[source.class_index - 1] for source in clip.sources]
         files = clip_files(layout, f"{split}{number:05d}", split, sounding, options.frames)

@@ -1,6 +1,5 @@
 """Writes clips in the layouts of :mod:`qdformer.data.datasets.avsbench`."""
 
-import io
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -11,7 +10,7 @@ import cv2
 import numpy as np
 import soundfile
 
-from qdformer.audio.log_mel import SAMPLE_RATE
+from qdformer.audio.log_mel import SAMPLE_RATE, clip_log_mel, write_log_mel
 from qdformer.data.datasets.avsbench import LAYOUTS
 from qdformer.data.datasets.classes import class_palette
 from qdformer.data.datasets.layout import Layout
@@ -30,7 +29,7 @@ class ClipFiles:
         frames: T paths.
         masks: T lists of a path and what turns labels (H, W) into the picture to be stored there,
             gray (H, W) or RGB (H, W, 3); empty for a frame without a mask.
-        audio: the sound file.
+        audio: the sound files: samples, and for layouts that have it pickled log-mel.
         parts: the files and folders to be moved into place in this order, so that a clip is whole
             when the last one is there.
         row: the clip's line in the list.
@@ -38,7 +37,7 @@ class ClipFiles:
 
     frames: list[Path]
     masks: list[list[tuple[Path, Paint]]]
-    audio: Path
+    audio: list[Path]
     parts: list[Path]
     row: dict[str, object]
 
@@ -64,9 +63,12 @@ def write_clip(
         _write_image(partial / files.frames[t], frame)
         for path, paint in files.masks[t]:
             _write_image(partial / path, paint(labels))
-    sound = io.BytesIO()
-    soundfile.write(sound, waveform, SAMPLE_RATE, "PCM_16", format="WAV")
-    write_bytes(partial / files.audio, sound.getvalue())
+    samples, *log_mel = [partial / path for path in files.audio]
+    for path in files.audio:
+        (partial / path).parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(samples, waveform, SAMPLE_RATE, "PCM_16", format="WAV")
+    for path in log_mel:
+        write_log_mel(path, clip_log_mel(samples, len(files.frames)))
     for part in files.parts:
         target = root / part
         if target.is_dir():
@@ -128,7 +130,7 @@ def clip_files(
     numbers = range(layout.first_index, layout.first_index + num_frames)
     masks = [(Path(template.format(**fields, index="{index}")), _PAINT[form])
              for template, form in layout.masks]  # fmt: skip
-    files = [layout.frames, *(template for template, _ in layout.masks), layout.sounds[0]]
+    files = [layout.frames, *(template for template, _ in layout.masks), *layout.sounds]
     return ClipFiles(
         frames=[Path(layout.frames.format(**fields, index=k)) for k in numbers],
         masks=[
@@ -137,7 +139,7 @@ def clip_files(
             else []
             for k in numbers
         ],
-        audio=Path(layout.sounds[0].format(**fields)),
+        audio=[Path(template.format(**fields)) for template in layout.sounds],
         parts=list(dict.fromkeys(Path(_own_part(template).format(**fields)) for template in files)),
         row=row,
     )

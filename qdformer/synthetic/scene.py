@@ -77,6 +77,7 @@ def plan_clip(
     num_frames: int,
     sources: tuple[int, int],
     constant: bool = False,
+    first_heard: bool = False,
 ) -> Clip:
     """Draws what happens in a clip.
 
@@ -87,6 +88,7 @@ def plan_clip(
         sources: the least and the greatest number of sources that sound; all are of different
             classes, and at least one is on screen.
         constant: every source sounds in every second, in sight.
+        first_heard: a single source sounds in the first second, the only one that is annotated.
     """
     names = list(library.sounds)
     count = int(rng.integers(sources[0], sources[1] + 1))
@@ -94,6 +96,8 @@ def plan_clip(
     silent = min(int(rng.choice(len(chances), p=chances)), len(names) - count)
     chosen = rng.permutation(len(names))[: count + silent]
     active = _activity(rng, count, num_frames, constant)
+    if first_heard and count == 1:
+        active[0, 0] = True
     heard = tuple(
         Source(int(index) + 1, _choose(rng, library.sounds[names[index]]), active[i])
         for i, index in enumerate(chosen[:count])

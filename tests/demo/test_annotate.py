@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import subprocess
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -8,7 +10,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import qdformer.demo.annotate
-from qdformer.demo.annotate import AnnotateOptions, annotate, overlaid
+from qdformer.demo.annotate import AnnotateOptions, annotate, overlaid, whole_folder
 from qdformer.demo.history import History
 from qdformer.errors import InputError
 from qdformer.io.image import read_image
@@ -173,3 +175,15 @@ def test_what_is_no_result_is_never_replaced(predictor, video, tmp_path):
             annotate(predictor, VideoFile(video), tmp_path / name)
     assert (tmp_path / "clip" / "thesis.txt").read_text() == "years of work"
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_folders_of_ended_processes_are_swept(predictor, video, tmp_path):
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    left = [tmp_path / f".{ended.pid}-abc.part", tmp_path / f".{os.getpid()}-abc.part"]
+    for folder in left:
+        folder.mkdir()
+        (folder / "overlay.mp4").touch()
+    with whole_folder(tmp_path / "out"):
+        pass
+    assert [folder.exists() for folder in left] == [False, True]

@@ -1,5 +1,6 @@
 import csv
 import json
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,8 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
+from qdformer.audio.log_mel import clip_log_mel
 from qdformer.commands import compose_avs
 from qdformer.errors import InputError
 from qdformer.synthetic import composer as compose_module
@@ -290,3 +293,35 @@ def test_command_line_tells_wrong_input_in_one_line(tmp_path, capsys, arguments)
     told = capsys.readouterr().err
     assert stop.value.code == 2
     assert re.fullmatch(r"[^\n]*(lion|nowhere|-1)[^\n]*\n", told)
+
+
+def test_a_clip_whose_first_frame_alone_is_annotated_is_heard_in_it(tmp_path):
+    """Half of them would otherwise teach that nothing sounds."""
+    root = compose(
+        ComposeOptions(output=tmp_path / "v1s", frames=5, size=32, sources=(1, 1),
+                       clips={"train": 30, "val": 30}, workers=1)
+    )  # fmt: skip
+
+    def heard(split):
+        masks = sorted((root / "AVSBench_semantic/v1s").glob(f"{split}*/labels_semantic/0.png"))
+        assert len(masks) == 30
+        return [bool(cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).any()) for mask in masks]
+
+    assert all(heard("train")) and not all(heard("val"))
+
+
+def test_log_mel_is_what_avsbenchs_loaders_of_s4_and_ms3_unpickle(tmp_path):
+    """They call ``pickle.load`` and ``detach``, and take five examples."""
+    options = ComposeOptions(output=tmp_path / "a", layouts=("s4", "ms3"), frames=5, size=32,
+                             clips={"train": 2}, workers=1)  # fmt: skip
+    roots = [compose(options), compose(replace(options, output=tmp_path / "b"))]
+    files = [sorted(root.rglob("*.pkl")) for root in roots]
+    assert len(files[0]) == len(files[1]) == 4
+    for file, again in zip(*files):
+        assert file.read_bytes() == again.read_bytes()
+        with open(file, "rb") as opened:
+            examples = pickle.load(opened).detach()
+        assert examples.shape == (5, 1, 96, 64) and examples.dtype == torch.float32
+        wav = Path(str(file).replace("audio_log_mel", "audio_wav")).with_suffix(".wav")
+        assert torch.equal(examples, clip_log_mel(wav, 5))
+        assert torch.equal(examples, clip_log_mel(file, 5))

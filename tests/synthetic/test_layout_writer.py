@@ -18,7 +18,10 @@ def test_s4(split, numbers):
         f"s4_data/visual_frames/{split}/dog/x1/x1_{k}.png" for k in range(1, 6)
     ]
     assert masks(files) == {f"s4_data/gt_masks/{split}/dog/x1/x1_{k}.png" for k in numbers}
-    assert str(files.audio) == f"s4_data/audio_wav/{split}/dog/x1.wav"
+    assert [str(path) for path in files.audio] == [
+        f"s4_data/audio_wav/{split}/dog/x1.wav",
+        f"s4_data/audio_log_mel/{split}/dog/x1.pkl",
+    ]
     # The reference loaders read positions: name, start, category, split.
     assert list(files.row.values()) == ["x1", 0, "dog", split]
     assert {"name", "category", "split"} < set(files.row)
@@ -31,7 +34,10 @@ def test_ms3(split):
         f"ms3_data/visual_frames/x1/x1.mp4_{k}.png" for k in range(1, 6)
     ]
     assert masks(files) == {f"ms3_data/gt_masks/{split}/x1/x1_{k}.png" for k in range(1, 6)}
-    assert str(files.audio) == f"ms3_data/audio_wav/{split}/x1.wav"
+    assert [str(path) for path in files.audio] == [
+        f"ms3_data/audio_wav/{split}/x1.wav",
+        f"ms3_data/audio_log_mel/{split}/x1.pkl",
+    ]
     assert files.row == {"video_id": "x1", "split": split}
 
 
@@ -56,7 +62,7 @@ def test_avss(split, sounding, num_frames, subset, annotated):
         for kind in ("labels_semantic", "labels_rgb")
         for t in range(annotated)
     }
-    assert str(files.audio) == f"{subset}/{uid}/audio.wav"
+    assert [str(path) for path in files.audio] == [f"{subset}/{uid}/audio.wav"]
     assert list(files.row) == ["vid", "uid", "s_min", "s_sec", "a_obj", "split", "label"]
     assert list(files.row.values()) == ["x_1", uid, 0, 0, ";".join(sounding), split, subset]
 
@@ -83,5 +89,5 @@ def test_a_clip_is_moved_into_place_over_what_an_interrupted_run_left(tmp_path, 
     frames = [(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8))] * 2
     write_clip(tmp_path / "root", tmp_path / "partial", files, frames, np.zeros(9, np.float32))
     found = {p.relative_to(tmp_path / "root") for p in tmp_path.rglob("*.*") if p.is_file()}
-    assert {str(p) for p in found} == {*map(str, files.frames), str(files.audio)} | masks(files)
+    assert {str(p) for p in found} == {*map(str, [*files.frames, *files.audio])} | masks(files)
     assert not (tmp_path / "partial").exists()

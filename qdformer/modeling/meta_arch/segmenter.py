@@ -107,7 +107,7 @@ class AudioVisualSegmenter(nn.Module, ABC):
     def from_config(cls, cfg: CfgNode) -> dict:
         """Translate a config to the arguments of the constructor."""
         qdformer = cfg.MODEL.QDFORMER
-        backbone = build_backbone(cfg)
+        backbone = build_backbone(_without_unread_maps(cfg))
         if qdformer.CHECKPOINT_ACTIVATIONS:
             checkpoint_fine_stages(backbone)
         shapes = backbone.output_shape()
@@ -283,6 +283,18 @@ def transformer_size(cfg: CfgNode) -> dict[str, int]:
         "heads": cfg.MODEL.QDFORMER.NUM_HEADS,
         "feedforward": cfg.MODEL.QDFORMER.DIM_FEEDFORWARD,
     }
+
+
+def _without_unread_maps(cfg: CfgNode) -> CfgNode:
+    """A config whose backbone ends where nothing reads it any more: training in several processes
+    waits for the gradient of every parameter.
+    """
+    read = {"res2", *cfg.MODEL.QDFORMER.ENCODER.IN_FEATURES}
+    cfg = cfg.clone()
+    cfg.defrost()
+    for backbone in (cfg.MODEL.RESNETS, cfg.MODEL.TIMM):
+        backbone.OUT_FEATURES = [name for name in backbone.OUT_FEATURES if name in read]
+    return cfg
 
 
 def _classes_of_dataset(cfg: CfgNode) -> int:
