@@ -181,7 +181,7 @@ class _PickledTensor:
         self.array = array
 
     def __reduce__(self) -> tuple:
-        return torch.from_numpy, (self.array,)
+        return Tensor, (self.array,)
 
 
 def clip_log_mel(

@@ -88,7 +88,7 @@ _CALLS: dict[str, Callable] = {
     "numpy.core.multiarray._reconstruct": _NUMPY[0],
     "numpy.core.multiarray.scalar": _NUMPY[1],
     "numpy.core.numeric._frombuffer": _NUMPY[2],
-    "torch.from_numpy": torch.from_numpy,
+    "torch.Tensor": lambda array: torch.from_numpy(array.astype(np.float32)),
     "torch.storage._load_from_bytes": _storage,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
