@@ -14,6 +14,7 @@ import numpy as np
 
 from qdformer.audio.log_mel import SAMPLE_RATE
 from qdformer.demo.inputs import SUFFIXES
+from qdformer.demo.web_server import KEPT, LOOKED_AFTER
 from qdformer.demo.web_session import MAX_SECONDS, ClassFound, Result, SoundChange, WebSession
 from qdformer.errors import InputError, one_line_message
 from qdformer.predictor import AudioVisualPredictor
@@ -24,8 +25,6 @@ logger = logging.getLogger(__name__)
 TITLE = "What sounds in this video?"
 MAX_MEGABYTES = 100
 MAX_SOURCES = 4
-# Seconds that files and results are kept, and between two looks for older ones.
-KEPT, LOOKED_AFTER = 3600, 600
 
 STYLE = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }

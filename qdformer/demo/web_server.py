@@ -1,15 +1,18 @@
 """Serves the web page: on this machine alone, out of one temporary folder."""
 
+import contextlib
 import ipaddress
+import json
 import logging
 import os
 import re
 import signal
+import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +26,14 @@ MAX_WAITING = 8
 
 MAX_SESSIONS = 16
 """Visitors whose results are kept; the one that was away the longest loses its own."""
+
+KEPT, LOOKED_AFTER = 3600, 600
+"""Seconds that files and results are kept, and between two looks for older ones."""
+
+MAX_UPLOADED = 2 * 2**30
+"""Bytes of uploads and results that are kept at once."""
+
+_MAX_BODY = 2**20
 
 # What the page asks its server for. Gradio answers much more, some of it by asking other hosts.
 _NEEDED = re.compile(
@@ -38,30 +49,95 @@ class OnlyNeeded:
 
     A page of somebody else's, or a name that somebody else gave this machine's address, cannot use
     it through a visitor's browser: requests must be for an address in numbers, for ``localhost`` or
-    for one of ``hosts``, and come from a page of the same.
+    for one of ``hosts``, and come from a page of the same. No request makes the server ask another
+    one, and uploads take no more of the disk than ``MAX_UPLOADED`` bytes.
     """
 
-    def __init__(self, app: Callable, hosts: Sequence[str] = ()):
-        self._app, self._hosts = app, {"localhost", *hosts}
+    def __init__(self, app: Callable, folder: Path, hosts: Sequence[str] = ()):
+        self._app, self._folder, self._hosts = app, folder, {"localhost", *hosts}
 
     async def __call__(self, scope, receive, send) -> None:
         """As ASGI has it."""
         if scope["type"] == "http":
-            headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
-            host = _host_name(headers.get("host", ""))
-            refused = None
-            if not _NEEDED.fullmatch(scope["path"]):
-                refused = 404, b"Not here."
-            elif not (host in self._hosts or _is_address(host)):
-                refused = 403, b"This page is not served under that name; see --allow-host."
-            elif "origin" in headers and _host_name(headers["origin"]) != host:
-                refused = 403, b"Other pages may not use this one."
+            refused = self._refusal(scope)
+            if not refused and scope["path"].endswith(("/predict", "/join")):
+                body = await _read_body(receive)
+                if body is None or _names_address(body):
+                    refused = 403, b"Only files that were uploaded here can be used."
+                receive = _replay(body or b"", receive)
             if refused:
                 status, text = refused
                 await send({"type": "http.response.start", "status": status, "headers": []})
                 await send({"type": "http.response.body", "body": text})
                 return
         await self._app(scope, receive, send)
+
+    def _refusal(self, scope) -> tuple[int, bytes] | None:
+        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        host = _host_name(headers.get("host", ""))
+        if not _NEEDED.fullmatch(scope["path"]) or "://" in scope["path"]:
+            return 404, b"Not here."
+        if not (host in self._hosts or _is_address(host)):
+            return 403, b"This page is not served under that name; see --allow-host."
+        if "origin" in headers and _host_name(headers["origin"]) != host:
+            return 403, b"Other pages may not use this one."
+        if scope["path"].endswith("/upload"):
+            length = headers.get("content-length", "")
+            if not length.isdecimal():
+                return 411, b"An upload must say how long it is."
+            if _sweep(self._folder) + int(length) > MAX_UPLOADED:
+                return 507, b"There is no room for more videos at the moment; come back later."
+        return None
+
+
+def _sweep(folder: Path) -> int:
+    """Remove files that are older than ``KEPT``; returns the bytes of the others."""
+    total, now = 0, time.time()
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode):
+                if now - status.st_mtime > KEPT and "examples" not in file.parts:
+                    file.unlink()
+                else:
+                    total += status.st_size
+    return total
+
+
+async def _read_body(receive: Callable) -> bytes | None:
+    """None for one that is larger than what the page asks for."""
+    body, more = b"", True
+    while more and len(body) <= _MAX_BODY:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return None if more else body
+
+
+def _replay(body: bytes, receive: Callable) -> Callable:
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def read_again() -> dict:
+        return messages.pop() if messages else await receive()
+
+    return read_again
+
+
+def _names_address(body: bytes) -> bool:
+    """Whether a file is to be fetched from somewhere: Gradio would do so."""
+    try:
+        left = [json.loads(body)]
+    except (ValueError, RecursionError):
+        return True
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            if "://" in str(value.get("path", "")):
+                return True
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+    return False
 
 
 def _host_name(address: str) -> str:
@@ -80,7 +156,7 @@ def _is_address(host: str) -> bool:
     return True
 
 
-@contextmanager
+@contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A folder for all that this process and Gradio write, gone at the end, also of a SIGTERM."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -147,7 +223,7 @@ def serve(
                 footer_links=[],
                 theme=THEME,
                 css=STYLE,
-                app_kwargs={"middleware": [Middleware(OnlyNeeded, hosts=hosts)]},
+                app_kwargs={"middleware": [Middleware(OnlyNeeded, folder=folder, hosts=hosts)]},
             )
         except OSError as error:
             raise InputError(
