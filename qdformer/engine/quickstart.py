@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,5 +122,7 @@ def _write_clip(path: Path, record: dict[str, Any], output, metadata) -> None:
 
 def save_table(rows: list[Row], language: dict[str, float], path: Path) -> None:
     """Write the same numbers as JSON."""
-    numbers = {"sounds": [vars(row) for row in rows], "language": language}
+    # What no token said anything of has no number.
+    known = {key: value if math.isfinite(value) else None for key, value in language.items()}
+    numbers = {"sounds": [vars(row) for row in rows], "language": known}
     path.write_text(json.dumps(numbers, indent=1) + "\n")

@@ -38,7 +38,8 @@ class SoundTrack:
         Args:
             frames: of one track, in order.
             start: what is second 0, in the frames' own clock; sound before it is left out.
-            warn: called once at the end of sound that is lost where channels are mixed to one.
+            warn: called for frames of a rate that is not read, and at the end where channels that are
+                mixed to one cancel each other.
         """
         self._sound = PlacedSound(frames, start, mono=True, warn=warn)
         self._forgotten = -(2**62)
@@ -137,7 +138,11 @@ class PlacedSound:
         self.over = frame is None
         if self.over and self._energy[1] < _CANCELED * self._energy[0]:
             self._warn("has channels that cancel each other", "little of them is heard here")
-        if self.over or not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+        if self.over:
+            return
+        if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+            rates = f"{LOWEST_RATE} to {HIGHEST_RATE} Hz are read"
+            self._warn(f"is sampled at {frame.sample_rate} Hz", f"it is not heard; {rates}")
             return
         try:
             samples, energy = _samples(frame, self._mono)

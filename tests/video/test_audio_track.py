@@ -156,6 +156,18 @@ def test_speech_in_the_center_of_five_one_is_not_a_sixth(tmp_path, channel):
     np.testing.assert_allclose(found, FIVE_ONE[0, channel] * samples[channel], atol=1e-6)
 
 
+def test_a_rate_that_is_not_read_is_told():
+    def frames():
+        frame = av.AudioFrame.from_ndarray(np.ones((1, 500), np.float32), "fltp", "mono")
+        frame.sample_rate, frame.time_base, frame.pts = 500, Fraction(1), 0
+        yield frame
+
+    told = []
+    sound = SoundTrack(frames(), Fraction(0), warn=lambda *words: told.append(" ".join(words)))
+    assert not sound.read(0, 16000).any()
+    assert len(told) == 1 and "500 Hz" in told[0] and "4000" in told[0]
+
+
 def test_memory_does_not_grow(tmp_path):
     sound = video_with(tmp_path, Track(hiss(40, 16000), 16000)).sound()
     held = []
