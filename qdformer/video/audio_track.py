@@ -38,8 +38,8 @@ class SoundTrack:
         Args:
             frames: of one track, in order.
             start: what is second 0, in the frames' own clock; sound before it is left out.
-            warn: called for frames of a rate that is not read, and at the end where channels that are
-                mixed to one cancel each other.
+            warn: called for frames of a rate that is not read, and at the end where channels cancel
+                each other when they are mixed to one.
         """
         self._sound = PlacedSound(frames, start, mono=True, warn=warn)
         self._forgotten = -(2**62)
