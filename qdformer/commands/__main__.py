@@ -10,6 +10,7 @@ COMMANDS = {
     "web": ("web_demo", "the same on a page in the browser"),
     "quickstart": ("quickstart", "compose data, train a small model, evaluate and draw: make demo"),
     "compose": ("compose_avs", "compose clips with exact ground truth"),
+    "realsound": ("compose_realsound", "compose the RealSound benchmark of real recordings"),
     "check": ("prepare_avsbench", "look through a data set before a training relies on it"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "benchmark": ("benchmark", "speed and memory"),

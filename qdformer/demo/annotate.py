@@ -183,8 +183,13 @@ def _sweep(parent: Path) -> None:
     """Remove what processes left here that ended in the middle."""
     for partial in parent.glob(".*-*.part"):
         process = partial.name[1:].partition("-")[0]
-        if process.isdecimal() and not Path("/proc", process).exists() and os.path.isdir("/proc"):
-            shutil.rmtree(partial, ignore_errors=True)
+        if process.isdecimal():
+            try:
+                os.kill(int(process), 0)  # only asks whether there is one
+            except ProcessLookupError:
+                shutil.rmtree(partial, ignore_errors=True)
+            except OSError:  # somebody else's
+                pass
 
 
 def _umask() -> int:

@@ -60,7 +60,7 @@ class OnlyNeeded:
         """As ASGI has it."""
         if scope["type"] == "http":
             refused = self._refusal(scope)
-            if not refused and scope["path"].endswith(("/predict", "/join")):
+            if not refused and scope["path"].endswith(("predict", "join")):
                 body = await _read_body(receive)
                 if body is None or _names_address(body):
                     refused = 403, b"Only files that were uploaded here can be used."
@@ -81,7 +81,7 @@ class OnlyNeeded:
             return 403, b"This page is not served under that name; see --allow-host."
         if "origin" in headers and _host_name(headers["origin"]) != host:
             return 403, b"Other pages may not use this one."
-        if scope["path"].endswith("/upload"):
+        if scope["path"].endswith("upload"):
             length = headers.get("content-length", "")
             if not length.isdecimal():
                 return 411, b"An upload must say how long it is."

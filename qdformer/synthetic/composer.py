@@ -79,8 +79,13 @@ class ComposeOptions:
     workers: int = 2
 
 
-def compose(options: ComposeOptions) -> Path:
+def compose(options: ComposeOptions, libraries: dict[str, Library] | None = None) -> Path:
     """Composes a data set, or continues where an interrupted run with the same options ended.
+
+    Args:
+        options: what to compose.
+        libraries: the assets of each split, in place of those that are shared out from
+            ``options.folders``.
 
     Returns:
         The root of the data set.
@@ -91,7 +96,8 @@ def compose(options: ComposeOptions) -> Path:
     """
     _check_options(options)
     root, splits = Path(options.output), [split for split in SPLITS if split in options.clips]
-    libraries = load_libraries(options.folders, options.classes, splits)
+    if libraries is None:
+        libraries = load_libraries(options.folders, options.classes, splits)
     classes = list(libraries[splits[0]].sounds)
     _check_classes(options, classes)
     files = sorted(
