@@ -44,11 +44,10 @@ def find_config(name: str) -> str:
 
     In a wheel these lie in the package, in a checkout beside it.
     """
-    package = Path(__file__).parents[1]
+    package, within = Path(__file__).parents[1], name.removeprefix("configs/")
     for folder in (package / "configs", package.parent / "configs"):
-        shipped = folder / Path(name).name
-        named = Path(name).parent in (Path("."), Path("configs"))
-        if name and named and not Path(name).exists() and shipped.is_file():
+        shipped = folder / within
+        if name and not Path(name).exists() and shipped.is_file() and ".." not in shipped.parts:
             return str(shipped)
     return name
 

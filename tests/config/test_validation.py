@@ -17,7 +17,7 @@ from qdformer.config.validation import (
 from qdformer.errors import InputError
 from tests.samples import small_config
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("[!B]*.yaml"))
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").rglob("[!B]*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
