@@ -1,6 +1,7 @@
 """Train and evaluate QDFormer, with all of Detectron2's flags.
 
 train_net.py --config-file configs/qdformer_swin_t.yaml [--eval-only] [--resume] [KEY VALUE ...]
+torchrun --nproc-per-node 2 --max-restarts 3 train_net.py --config-file ... [KEY VALUE ...]
 """
 
 import argparse
@@ -15,7 +16,9 @@ from torch.multiprocessing import ProcessExitedException, ProcessRaisedException
 from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.checkpoint.metadata import run_metadata
 from qdformer.commands import runner
+from qdformer.config.loading import load_config
 from qdformer.config.validation import check_gpus
+from qdformer.engine.processes import is_launched, is_restarted, join_processes
 from qdformer.engine.setup import setup
 from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError, is_input_error, one_line_message
@@ -71,6 +74,12 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.num_gpus * arguments.num_machines > 1:
         signal.signal(signal.SIGTERM, stop_children)
     try:
+        if is_launched():
+            arguments.resume |= is_restarted()
+            device = load_config(arguments.config_file, arguments.opts).MODEL.DEVICE
+            with join_processes(device):
+                train(arguments)
+            return
         # Before processes are started, of which each would say so.
         check_gpus(arguments.num_gpus)
         launch(

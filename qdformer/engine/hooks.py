@@ -44,8 +44,9 @@ class Preempted(SystemExit):
 class PreemptionHook(HookBase):
     """Ends the run after the current step on SIGTERM or Ctrl-C; the second Ctrl-C kills.
 
-    It comes after the hooks that belong to the step and before the evaluation, which a single
-    process leaves at once: its result would be lost and is computed again by who resumes.
+    It comes after the hooks that belong to the step and before the evaluation, which is left at
+    once: its result would be lost and is computed again by who resumes. Whoever stops a run of
+    several processes has to ask all of them, as launchers do.
     """
 
     def __init__(self):
@@ -74,7 +75,7 @@ class PreemptionHook(HookBase):
         """
         if any(comm.all_gather(self.asked)):
             raise Preempted
-        self.immediate = comm.get_world_size() == 1
+        self.immediate = True
 
     def _ask(self, number: int, _frame) -> None:
         signal.signal(number, self.handlers[number])

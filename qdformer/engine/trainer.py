@@ -45,6 +45,7 @@ from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
 from qdformer.evaluation.registry import find_evaluator
+from qdformer.layers.sync_batch_norm import convert_sync_batch_norm
 from qdformer.modeling.codebook import Codebook
 from qdformer.solver.lr_scheduler import build_lr_scheduler
 from qdformer.solver.optimizer import apply_rates, build_optimizer
@@ -189,7 +190,11 @@ class Trainer(DefaultTrainer):
         """The config's meta-architecture, on its device."""
         model = build_model(cfg)
         if comm.get_world_size() > 1:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            model = convert_sync_batch_norm(model)
+            # Parameters are made alike by DDP. Buffers, among them the codewords, are not, and each
+            # process has drawn its own.
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, 0)
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         logger.info("%s: %.1f M parameters are trained", type(model).__name__, trained / 1e6)
         return model

@@ -8,6 +8,7 @@ than there is; weights of strangers come as safetensors.
 import io
 import math
 import pickle
+import pickletools
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ def read_pickle(file: BinaryIO) -> Any:
     """Reads a pickle of any protocol, also one of Python 2, without executing what it contains.
 
     Args:
-        file: open for reading bytes.
+        file: open for reading bytes; read to its end.
 
     Returns:
         Containers of strings (those of Python 2 are taken as latin-1), numbers, numpy arrays and
@@ -30,8 +31,13 @@ def read_pickle(file: BinaryIO) -> Any:
     Raises:
         pickle.UnpicklingError: anything else is in it, which is named, or it is damaged.
     """
+    data = file.read()
     try:
-        return _Unpickler(file, encoding="latin1").load()
+        # Python's memo grows to any place that is named, which a damaged byte can make enormous.
+        for opcode, place, _ in pickletools.genops(data):
+            if "PUT" in opcode.name and place > len(data):
+                raise ValueError(f"its memo has a place {place}")
+        return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except _RefusedName:
         raise
     except Exception as error:  # a damaged pickle fails with any type at all

@@ -1,5 +1,6 @@
 import io
 import pickle
+import tracemalloc
 from collections import OrderedDict
 
 import numpy as np
@@ -175,6 +176,15 @@ def test_nothing_else_can_be_named(instructions):
 def test_what_is_refused_is_named(module):
     with pytest.raises(pickle.UnpicklingError, match=f"refers to {module},"):
         read(call(module, "a file") + b".")
+
+
+@pytest.mark.parametrize("place", [b"r\xff\xff\xff\xff", b"p4000000000\n"])
+def test_a_place_in_the_memo_takes_no_memory(place):
+    tracemalloc.start()
+    with pytest.raises(pickle.UnpicklingError, match="a place 4"):
+        read(b"K\x01" + place + b".")
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 VALID = [

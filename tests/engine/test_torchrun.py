@@ -1,0 +1,125 @@
+"""Two processes that torchrun starts, on gloo."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from qdformer.engine.processes import join_processes
+from qdformer.errors import InputError
+from tests.engine.training import config
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = str(ROOT / "projects" / "QDFormer" / "train_net.py")
+EXTENSION = """
+import os, signal, time
+from qdformer.data.dataset_mapper import MAPPER_REGISTRY, AVSDatasetMapper
+
+@MAPPER_REGISTRY.register()
+class Mortal(AVSDatasetMapper):
+    \"\"\"Of two processes the second dies in its fifth step, once.\"\"\"
+
+    read = 0
+
+    def __call__(self, record):
+        Mortal.read += 1
+        first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+        if first and os.environ["RANK"] == "1" and Mortal.read == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(record)
+
+@MAPPER_REGISTRY.register()
+class Slow(AVSDatasetMapper):
+    \"\"\"Tests take for ever.\"\"\"
+
+    def __call__(self, record):
+        if not self.is_train:
+            print("evaluating", flush=True)
+            time.sleep(600)
+        return super().__call__(record)
+"""
+
+
+@pytest.fixture
+def start(composed, tmp_path):
+    """Starts a training of the tiny set; returns the process and its config."""
+    (tmp_path / "mortal.py").write_text(EXTENSION)
+
+    def run(name, *overrides, processes=2, flags=()):
+        cfg = config(
+            tmp_path / name, "tiny", "SOLVER.MAX_ITER", 6, "SOLVER.CHECKPOINT_PERIOD", 2,
+            "SOLVER.IMS_PER_BATCH", 2, "DATASETS.AVS_ROOTS", (str(composed),), *overrides,
+        )  # fmt: skip
+        file = tmp_path / f"{name}.yaml"
+        file.write_text(cfg.dump())
+        command = ["-m", "torch.distributed.run", "--standalone", "--max-restarts", 1]
+        command += ["--nproc-per-node", processes, SCRIPT, "--import", "mortal"]
+        command += ["--config-file", file]
+        paths = os.pathsep.join([str(ROOT), str(tmp_path)])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+        return cfg, subprocess.Popen(
+            [sys.executable, *map(str, [*command, *flags])],
+            env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            text=True,
+        )  # fmt: skip
+
+    return run
+
+
+def finish(process):
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+@pytest.mark.slow
+def test_a_killed_process_costs_nothing_and_evaluations_agree_to_the_last_bit(start):
+    cfg, process = start("whole")
+    finish(process)
+    mortal, process = start("killed", "INPUT.MAPPER", "Mortal")
+    output = finish(process)
+    assert re.search(r"SIGKILL|Signal 9|exitcode: -9", output), output
+    states = [
+        torch.load(Path(c.OUTPUT_DIR, "model_final.pth"), weights_only=True)["model"]
+        for c in (cfg, mortal)
+    ]
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+    weights = ("MODEL.WEIGHTS", f"{cfg.OUTPUT_DIR}/model_final.safetensors")
+    results = []
+    for processes in (1, 2, 3):
+        again, process = start(f"eval{processes}", *weights, processes=processes,
+                               flags=("--eval-only",))  # fmt: skip
+        finish(process)
+        files = sorted(Path(again.OUTPUT_DIR, "inference").rglob("*.json"))
+        results.append([json.loads(file.read_text()) for file in files])
+    assert results[0] == results[1] == results[2] and results[0]
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_ends_all_of_them_in_an_evaluation(start):
+    cfg, process = start("stopped", "INPUT.MAPPER", "Slow", "TEST.EVAL_PERIOD", 3)
+    for line in process.stdout:
+        if "evaluating" in line:
+            break
+    begin = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert time.monotonic() - begin < 30 and process.returncode != 0
+    state = torch.load(Path(cfg.OUTPUT_DIR, "model_0000002.pth"), weights_only=True)
+    assert state["iteration"] == 2
+
+
+def test_what_a_launcher_did_not_set_is_named(monkeypatch):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(InputError, match="LOCAL_RANK, .*MASTER_PORT: not set; start with torchrun"):
+        with join_processes("cpu"):
+            pass
