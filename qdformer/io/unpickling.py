@@ -35,7 +35,7 @@ def read_pickle(file: BinaryIO) -> Any:
     try:
         # Python's memo grows to any place that is named, which a damaged byte can make enormous.
         for opcode, place, _ in pickletools.genops(data):
-            if "PUT" in opcode.name and place > len(data):
+            if "PUT" in opcode.name and int(place or 0) > len(data):
                 raise ValueError(f"its memo has a place {place}")
         return _Unpickler(io.BytesIO(data), encoding="latin1").load()
     except _RefusedName:
