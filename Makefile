@@ -20,7 +20,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install
 export OMP_WAIT_POLICY := passive
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: demo test lint install
+.PHONY: demo test coverage lint install
 
 demo: $(READY)
 	@$(PY) qdformer/dependencies.py
@@ -30,6 +30,11 @@ test: export OMP_NUM_THREADS := 1
 test: $(READY)
 	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist
 	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope tests
+
+coverage: export OMP_NUM_THREADS := 1
+coverage: $(READY)
+	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist pytest-cov
+	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope --cov qdformer --cov-report term:skip-covered tests
 
 lint: $(READY)
 	@$(PY) qdformer/dependencies.py ruff mypy
