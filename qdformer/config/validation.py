@@ -227,6 +227,11 @@ def _check_widths(cfg: CfgNode) -> None:
         raise InputError(
             f"MODEL.AUDIO.NORM is GN, which needs multiples of 32 in CONV_DIMS, {audio.CONV_DIMS}"
         )
+    if audio.TRAINED_LAYERS and not audio.FREEZE:
+        raise InputError(
+            f"MODEL.AUDIO.TRAINED_LAYERS is {audio.TRAINED_LAYERS}, but FREEZE is False, so that all "
+            "layers are trained; set one of them back"
+        )
     if not levels or levels != ["res3", "res4", "res5"][: len(levels)]:
         raise InputError(
             f"MODEL.QDFORMER.ENCODER.IN_FEATURES is {levels}; it must name maps from res3 to res5, "

@@ -5,6 +5,7 @@ from detectron2.config import CfgNode, configurable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qdformer.errors import InputError
 from qdformer.modeling.audio_encoder import AUDIO_NETWORK_REGISTRY, AudioNetwork
 
 # Channels and stride of each block.
@@ -57,7 +58,16 @@ class YAMNet(AudioNetwork):
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict:
-        """It has no settings."""
+        """It has no settings.
+
+        Raises:
+            InputError: a normalization is asked for.
+        """
+        if norm := cfg.MODEL.AUDIO.NORM:
+            raise InputError(
+                f"MODEL.AUDIO.NORM is {norm!r}; YAMNet's is folded into its convolutions, so leave "
+                'it at ""'
+            )
         return {}
 
     def patches(self, log_mel: Tensor) -> Tensor:

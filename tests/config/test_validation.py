@@ -46,6 +46,8 @@ WRONG = [
     ("INPUT.RANDOM_FLIP", "vertical", "'vertical'; allowed: none, horizontal"),
     ("MODEL.FPN.NORM", "gn", r"FPN.NORM is 'gn', .* get_norm does not know"),
     ("MODEL.RESNETS.NORM", "LN", "RESNETS.NORM is 'LN', .* get_norm does not know"),
+    ("MODEL.AUDIO.NAME", "Whisper", "AUDIO.NAME is 'Whisper'; allowed: .*VGGish"),
+    ("MODEL.AUDIO.TRAINED_LAYERS", -1, "TRAINED_LAYERS is -1"),
     ("MODEL.AUDIO.NORM", "Bn", "AUDIO.NORM is 'Bn', .* get_norm does not know"),
     ("MODEL.AUDIO.NORM", "GN", "AUDIO.NORM is GN, which needs multiples of 32 in CONV_DIMS"),
     ("MODEL.RESNETS.DEPTH", 20, "DEPTH is 20; allowed: 18, 34, 50, 101, 152"),
@@ -189,3 +191,9 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="OUTPUT_DIR is .*file', which cannot be written"):
         check_machine(small_config("OUTPUT_DIR", str(tmp_path / "file")), 1)
+
+
+def test_layers_that_are_trained_of_what_is_not_frozen_are_refused():
+    cfg = small_config("MODEL.AUDIO.FREEZE", False, "MODEL.AUDIO.TRAINED_LAYERS", 2)
+    with pytest.raises(InputError, match="TRAINED_LAYERS is 2, but FREEZE is False"):
+        check_config(cfg)

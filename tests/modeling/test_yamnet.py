@@ -5,7 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from qdformer.audio.log_mel import log_mel, log_mel_examples
+from qdformer.errors import InputError
+from qdformer.modeling.audio_encoder import build_audio_encoder
 from qdformer.modeling.yamnet import YAMNet
+from tests.samples import small_config
 
 # Layers of the released TensorFlow Lite file: name, channels in and out, stride.
 POINTWISE = [64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024]
@@ -61,3 +64,11 @@ def test_silence_and_what_is_below_it_are_finite(yamnet):
     assert silent.eq(math.log(0.01)).all() or silent.allclose(torch.tensor(math.log(0.01)))
     with torch.no_grad():
         torch.testing.assert_close(yamnet(silent - 5), yamnet(silent))
+
+
+def test_a_normalization_is_refused():
+    cfg = small_config("MODEL.AUDIO.NAME", "YAMNet", "MODEL.AUDIO.NORM", "BN")
+    with pytest.raises(InputError, match="MODEL.AUDIO.NORM is 'BN'"):
+        build_audio_encoder(cfg)
+    cfg.MODEL.AUDIO.NORM = ""
+    assert build_audio_encoder(cfg).network.out_channels == 1024
