@@ -2,6 +2,8 @@
 
 import logging
 import math
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,13 +37,16 @@ def run_metadata(cfg: CfgNode, dataset: str = "") -> dict[str, Any]:
         dataset: whose classes they are; by default the run's first training set.
 
     Returns:
-        ``config``, a yaml that says nothing of this machine's results and weights; ``classes``, the
+        ``config``, a yaml that says nothing of where this machine has its files; ``classes``, the
         names with background first; ``colors``, (R, G, B) of each, 0 to 255.
     """
     metadata = MetadataCatalog.get(dataset or cfg.DATASETS.TRAIN[0])
     cfg = cfg.clone()
     cfg.defrost()
     cfg.OUTPUT_DIR = cfg.MODEL.WEIGHTS = ""
+    cfg.DATASETS.AVS_ROOTS = ()
+    # Whether it is there decides what is trained.
+    cfg.MODEL.AUDIO.WEIGHTS = Path(cfg.MODEL.AUDIO.WEIGHTS).name
     return {
         "config": cfg.dump(),
         "classes": [str(name) for name in metadata.stuff_classes],
@@ -88,6 +93,13 @@ def reconcile(
             raise InputError(f"{message}; set it to the checkpoint's")
         logger.warning("%s, to which it is tuned", message)
     new = run["classes"][1:]
+    for key in CLASS_ROWS:
+        rows = weights.get(key)
+        if rows is not None and (rows.ndim == 0 or len(rows) not in (len(old), len(old) + 1)):
+            raise InputError(
+                f"{path}: names {len(old)} classes, and its {key} has the shape {(*rows.shape,)}; "
+                "write the checkpoint again, or give one without a description"
+            )
     missing = [name for name in new if name not in old]
     if old == new or not all(key in weights and key in own for key in CLASS_ROWS):
         return
@@ -114,10 +126,18 @@ def reconcile(
 
 def _content(description: dict[str, Any]) -> dict[str, Any]:
     """The config in a description from anywhere, as plain values."""
-    text = description["config"]
-    if "://" in text:
+    content = parse_yaml(description["config"], "its config")
+    if any("://" in text for text in _texts(content)):
         raise ValueError("its config names an address on a network")
-    return parse_yaml(text, "its config")
+    return content
+
+
+def _texts(content: Any) -> Iterator[str]:
+    if isinstance(content, (dict, list)):
+        for part in content.values() if isinstance(content, dict) else content:
+            yield from _texts(part)
+    elif isinstance(content, str):
+        yield content
 
 
 def read_metadata(path: str) -> tuple[CfgNode, Metadata]:

@@ -128,7 +128,10 @@ def _verify(path: str) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-        _require(stored, "it is an archive that unpacks to more")
+        size = sum(entry.file_size for entry in entries)
+        _require(
+            stored and size <= Path(path).stat().st_size, "it is an archive that unpacks to more"
+        )
         damaged = archive.testzip()
     _require(damaged is None, f"it is damaged, its part {damaged} has another checksum")
 

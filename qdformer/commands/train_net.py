@@ -96,6 +96,8 @@ def main(argv: list[str] | None = None) -> None:
         # With several GPUs the error of one process arrives as the text of its traceback.
         if not is_input_error(error):
             raise
+        if os.environ.get("RANK", "0") != "0":
+            sys.exit(1)  # the first process says it for all
         sys.exit(f"train_net: {one_line_message(error)}")
 
 

@@ -1,7 +1,6 @@
 """Config files and command lines into configs, whatever they hold."""
 
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,7 +72,7 @@ def _config_errors(where: str) -> Iterator[None]:
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, AssertionError, OSError,
-            RecursionError, yaml.YAMLError) as error:  # fmt: skip
+            MemoryError, RecursionError, yaml.YAMLError) as error:  # fmt: skip
         reason = " ".join(str(error).split())
         raise InputError(
             f"{where}: {reason}; qdformer/config/defaults.py lists QDFormer's keys"
@@ -94,7 +93,10 @@ def _check_chain(
         raise InputError(f"{based_on_it[-1]}: its _BASE_ {config_file} is based on it; remove one")
     content = parse_yaml(config_file.read_text(), str(config_file))
     bases = content.get("_BASE_", []) if isinstance(content, dict) else []
-    for base in [bases] if isinstance(bases, str) else bases:
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{config_file}: its _BASE_ is {bases!r:.40}; give a path or some")
+    for base in bases:
         _check_chain(
             config_file.parent / Path(base).expanduser(), visited, (*based_on_it, config_file)
         )
@@ -108,23 +110,45 @@ def parse_yaml(text: str, name: str) -> Any:
         name: of the yaml.
 
     Raises:
-        InputError: it is too long, has merge keys (<<) or numbers to the base of 60, which take
-            time without end, or its aliases stand for more than ``LARGEST_CONFIG`` values.
+        InputError: it is too long, has merge keys (<<) or numbers to the base of 60 (1:30), or its
+            aliases stand for more than ``LARGEST_CONFIG`` values.
     """
     if len(text) > LONGEST_CONFIG:
         raise InputError(f"{name}: has {len(text)} characters; at most {LONGEST_CONFIG} are read")
-    if refused := re.search(r"<<|\d:[\d_]", text):
-        raise InputError(
-            f"{name}: has {refused[0]!r}; merge keys and numbers with colons are not read, so "
-            "write out what they stand for"
-        )
-    content = yaml.safe_load(text)
+    try:
+        content = yaml.load(text, _Loader)
+    except _Unbounded as error:
+        raise InputError(f"{name}: {error}") from error
     if _written_out(content, {}) > LARGEST_CONFIG:
         raise InputError(
             f"{name}: stands for more than {LARGEST_CONFIG} values, because its aliases (*name) "
             "multiply; write out what they stand for"
         )
     return content
+
+
+class _Unbounded(ValueError):
+    pass
+
+
+class _Loader(yaml.SafeLoader):
+    """Without what takes time that the size of a text does not bound."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise _Unbounded("has a merge key (<<); write out what it stands for")
+
+    def construct_number(self, node: yaml.Node) -> Any:
+        if ":" in str(node.value):
+            raise _Unbounded(f"has the number {node.value!r:.40}; a text with colons wants quotes")
+        kind = node.tag.rpartition(":")[2]
+        construct = yaml.SafeLoader.construct_yaml_int
+        return (construct if kind == "int" else yaml.SafeLoader.construct_yaml_float)(self, node)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_number)
 
 
 def _written_out(value: Any, known: dict[int, float]) -> float:

@@ -229,8 +229,8 @@ def _check_widths(cfg: CfgNode) -> None:
         )
     if audio.TRAINED_LAYERS and not audio.FREEZE:
         raise InputError(
-            f"MODEL.AUDIO.TRAINED_LAYERS is {audio.TRAINED_LAYERS}, but FREEZE is False, so that all "
-            "layers are trained; set one of them back"
+            f"MODEL.AUDIO.TRAINED_LAYERS is {audio.TRAINED_LAYERS}, but FREEZE is False, by which "
+            "all layers are trained; set one of them back"
         )
     if not levels or levels != ["res3", "res4", "res5"][: len(levels)]:
         raise InputError(

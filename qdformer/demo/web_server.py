@@ -55,6 +55,7 @@ class OnlyNeeded:
 
     def __init__(self, app: Callable, folder: Path, hosts: Sequence[str] = ()):
         self._app, self._folder, self._hosts = app, folder, {"localhost", *hosts}
+        self._under_way = 0  # bytes of uploads that are still arriving
 
     async def __call__(self, scope, receive, send) -> None:
         """As ASGI has it."""
@@ -70,10 +71,21 @@ class OnlyNeeded:
                 await send({"type": "http.response.start", "status": status, "headers": []})
                 await send({"type": "http.response.body", "body": text})
                 return
+            if scope["path"].endswith("upload"):
+                length = int(dict(scope["headers"])[b"content-length"])
+                self._under_way += length
+                try:
+                    await self._app(scope, receive, send)
+                finally:
+                    self._under_way -= length
+                return
         await self._app(scope, receive, send)
 
     def _refusal(self, scope) -> tuple[int, bytes] | None:
-        headers = {name.decode().lower(): value.decode() for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin1").lower(): value.decode("latin1")
+            for name, value in scope["headers"]
+        }
         host = _host_name(headers.get("host", ""))
         if not _NEEDED.fullmatch(scope["path"]) or "://" in scope["path"]:
             return 404, b"Not here."
@@ -83,9 +95,10 @@ class OnlyNeeded:
             return 403, b"Other pages may not use this one."
         if scope["path"].endswith("upload"):
             length = headers.get("content-length", "")
-            if not length.isdecimal():
+            # In pieces of any number, an upload would be as long as it likes.
+            if not length.isdecimal() or "transfer-encoding" in headers:
                 return 411, b"An upload must say how long it is."
-            if _sweep(self._folder) + int(length) > MAX_UPLOADED:
+            if _sweep(self._folder) + self._under_way + int(length) > MAX_UPLOADED:
                 return 507, b"There is no room for more videos at the moment; come back later."
         return None
 

@@ -38,8 +38,10 @@ def join_processes(device: str) -> Iterator[None]:
     """
     if missing := [name for name in _NAMES if name not in os.environ]:
         raise InputError(f"{', '.join(missing)}: not set; start with torchrun, or set all it sets")
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    world, local_world = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    numbers = {name: os.environ[name] for name in _NAMES if name != "MASTER_ADDR"}
+    if wrong := [f"{name} {value}" for name, value in numbers.items() if not value.isdecimal()]:
+        raise InputError(f"{', '.join(wrong)}: no number; start with torchrun, or set all it sets")
+    rank, world, local_rank, local_world, _ = map(int, numbers.values())
     on_gpus = device.startswith("cuda")
     if on_gpus:
         if local_world > torch.cuda.device_count():

@@ -22,6 +22,9 @@ from qdformer.video.reader import Picture, VideoFile
 # Frames per second that a file has at least: several players stutter, or show nothing, at 1.
 MIN_CONTAINER_RATE = 10
 
+SLOWEST, FASTEST = 0.01, 1000
+"""Frames per second that are written."""
+
 # What the conversion from RGB does; untagged, players take large pictures for BT.709.
 _BT_601 = 6
 
@@ -46,22 +49,24 @@ def write_video(
     Args:
         path: The file to write, ending in ``.mp4``, in a folder that exists.
         frames: (H, W, 3) uint8 RGB, all of one size, each shown for ``1 / fps`` seconds.
-        fps: Frames a second, positive.
+        fps: Frames a second, ``SLOWEST`` to ``FASTEST``.
         waveform: (L,) floats in [-1, 1] (values beyond it are clipped) or integers at 16 kHz, see
             :func:`~qdformer.audio.log_mel.mono_samples`; None for no sound.
 
     Raises:
         InputError: The folder does not exist, the name does not end in ``.mp4``, ``fps`` is not
-            positive, there are no frames, or a frame is not (H, W, 3) uint8 of the first's size.
+            possible, there are no frames, or a frame is not (H, W, 3) uint8 of the first's size.
     """
     path = _checked_path(path)
-    if not (fps > 0 and math.isfinite(fps)):
-        raise InputError(f"{path}: {fps} frames per second given; the rate must be positive.")
+    if not SLOWEST <= fps <= FASTEST:
+        raise InputError(
+            f"{path}: {fps} frames per second given; {SLOWEST} to {FASTEST} are possible."
+        )
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
         raise InputError(f"{path}: there are no frames to write; give at least one.")
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = Fraction(float(fps)).limit_denominator(1001)
     repeats = max(1, math.ceil(MIN_CONTAINER_RATE / rate))
     shape = np.shape(first)
 
@@ -154,7 +159,8 @@ def _container(path: Path) -> Iterator[OutputContainer]:
 
 def _checked(path: Path, name: str, image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     image = np.asarray(image)
-    if image.dtype != np.uint8 or image.shape != shape or len(shape) != 3 or shape[2] != 3:
+    rgb = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3 and image.size
+    if not rgb or image.shape != shape:
         raise InputError(
             f"{path}: {name} is {image.dtype} of shape {image.shape}; give (H, W, 3) uint8 RGB of "
             f"the size of the first, {shape[1::-1] if len(shape) > 1 else shape}."

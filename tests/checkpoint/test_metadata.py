@@ -10,6 +10,7 @@ from qdformer.checkpoint.metadata import CLASS_ROWS, read_metadata, reconcile, r
 from qdformer.checkpoint.weights import read_weights, write_weights
 from qdformer.errors import InputError
 from tests.engine.training import config, train
+from tests.samples import small_model
 from tests.videos import save_described
 
 
@@ -36,6 +37,7 @@ def test_every_checkpoint_of_a_run_says_what_it_is(composed, tmp_path):
         for other in (found, expected):
             other.defrost()
             other.OUTPUT_DIR = other.MODEL.WEIGHTS = ""
+            other.DATASETS.AVS_ROOTS = ()
         assert yaml.safe_load(found.dump()) == yaml.safe_load(expected.dump())
 
 
@@ -96,7 +98,9 @@ def test_a_checkpoint_without_one_asks_for_its_config(stored, description):
             for before, name in zip("abcdefgh", "bcdefghi"))}, "multiply"),
         ({"config": "a: 1" + "0" * 2**16}, "characters"),
         ({"config": "SEED: " + ":".join(["59"] * 1000)}, "colons"),
-        ({"config": "a: &a {b: 1}\nc: {<<: *a}"}, "merge keys"),
+        ({"config": "a: &a {b: 1}\nc: {<<: *a}"}, "merge key"),
+        ({"config": "a: &a {b: 1}\nc: {!!merge x: *a}"}, "merge key"),
+        ({"config": 'a: !!int "1\\x3a1"'}, "the number '1:1'"),
         ({"config": "MODEL: {WEIGHTS: http://localhost/a}"}, "an address on a network"),
         ({"classes": ["background", "bell"]}, "2 names and 4 colors of 3 classes"),
         ({"classes": ["background", "bell", "drum", "\x1b[2J"]}, "printed"),
@@ -186,3 +190,22 @@ def test_a_description_that_is_none_is_told(caplog):
     checkpoint["description"]["config"] = "{"
     with pytest.raises(InputError, match="model.safetensors: what it says of its config"):
         rows_after(checkpoint, ["a"], True)
+
+
+def test_what_a_run_writes_can_be_read_and_names_no_folder(composed, tmp_path):
+    cfg = config(tmp_path, "tiny", "DATASETS.AVS_ROOTS", ("/data/2026-11-27_10:30",),
+                 "MODEL.AUDIO.WEIGHTS", "/home/me/10:30/vggish.pth")  # fmt: skip
+    path = tmp_path / "model.safetensors"
+    model = small_model("MODEL.QDFORMER.NUM_CLASSES", 3, "MODEL.QDFORMER.DECODER_LAYERS", 1)
+    write_weights(model.state_dict(), path, run_metadata(cfg))
+    found, _ = read_metadata(str(path))
+    assert found.MODEL.AUDIO.WEIGHTS == "vggish.pth" and found.DATASETS.AVS_ROOTS == ()
+    assert b"home" not in path.read_bytes() and b"/data" not in path.read_bytes()
+
+
+@pytest.mark.parametrize("rows", [torch.zeros(1), torch.zeros(4), torch.tensor(1.0)])
+def test_rows_that_are_not_the_classes_are_told(rows):
+    checkpoint = checkpoint_of(["a", "b"])
+    checkpoint["model"][CLASS_ROWS[1]] = rows
+    with pytest.raises(InputError, match="names 2 classes, and its mask_decoder"):
+        rows_after(checkpoint, ["b", "a"], False)

@@ -144,7 +144,7 @@ REFUSED = {
     "a number.pkl": (save_pickle, {"a": 1}, "its a is int"),
     "no author.pkl": (save_pickle, {"model": ARRAYS}, "its model is dict, not a tensor"),
     "blobs.pkl": (save_pickle, {"blobs": 3}, "its blobs are int"),
-    "objects.pkl": (save_pickle, {"a": np.array([None])}, "not a tensor of numbers"),
+    "objects.pkl": (save_pickle, {"a": np.array([None])}, "which are no numbers"),
     "no text.safetensors": (lambda _, path: path.write_bytes(b"\0" * 9), None, "cannot be used"),
     "claims.safetensors": (
         lambda _, path: path.write_bytes(struct.pack("<Q", 2**62) + b"{}"), None, "cannot be used"

@@ -103,3 +103,30 @@ def test_a_typo_in_a_file_is_named(tmp_path):
     path.write_text("MODEL:\n  QDFORMER:\n    NUM_TOKEN: 3\n")
     with pytest.raises(InputError, match=r"typo\.yaml.*NUM_TOKEN"):
         load_config(str(path), [])
+
+
+@pytest.mark.parametrize(
+    "text", ["# begun at 10:30", "OUTPUT_DIR: '/data/run 10:30'", "OUTPUT_DIR: /data/<<x"]
+)
+def test_texts_with_colons_are_read(tmp_path, text):
+    path = tmp_path / "run.yaml"
+    path.write_text(f"_BASE_: {ROOT}/configs/quickstart.yaml\n{text}\n")
+    assert load_config(str(path), []).SOLVER.MAX_ITER == 800
+
+
+def test_merges_and_bases_that_multiply_are_refused_at_once(tmp_path):
+    merged = "a0: &a0 {x: 1}\n" + "".join(
+        f"a{i}: &a{i}\n  !!merge x: [{', '.join([f'*a{i - 1}'] * 8)}]\n" for i in range(1, 30)
+    )
+    path = tmp_path / "merged.yaml"
+    path.write_text(merged)
+    with pytest.raises(InputError, match="merged.yaml: has a merge key"):
+        load_config(str(path), [])
+    for number in range(20):
+        base = f"[c{number + 1}.yaml, c{number + 1}.yaml]" if number < 19 else "[]"
+        (tmp_path / f"c{number}.yaml").write_text(f"_BASE_: {base}\nSEED: 1\n")
+    with pytest.raises(InputError, match="c0.yaml: is based on more than 30 configs"):
+        load_config(str(tmp_path / "c0.yaml"), [])
+    (tmp_path / "five.yaml").write_text("_BASE_: 5\n")
+    with pytest.raises(InputError, match="five.yaml: its _BASE_ is 5"):
+        load_config(str(tmp_path / "five.yaml"), [])

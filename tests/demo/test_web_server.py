@@ -35,7 +35,9 @@ def ask(tmp_path):
 
         named = {"host": "127.0.0.1:7860", **headers}
         scope = {"type": "http", "path": path}
-        scope["headers"] = [(k.replace("_", "-").encode(), v.encode()) for k, v in named.items()]
+        scope["headers"] = [
+            (k.replace("_", "-").encode(), v.encode("latin1")) for k, v in named.items()
+        ]
         asyncio.run(OnlyNeeded(app, tmp_path)(scope, receive, send))
         return status[0], told
 
@@ -84,9 +86,41 @@ def test_uploads_are_bounded_and_swept_by_age(ask, tmp_path, monkeypatch):
         file.parent.mkdir(exist_ok=True)
         file.write_bytes(b"x" * 30)
     assert ask(UPLOAD) == (411, [])
+    assert ask(UPLOAD, content_length="1", transfer_encoding="chunked") == (411, [])
     assert ask(UPLOAD, content_length="11") == (507, [])
     assert ask(UPLOAD, content_length="10")[0] == 200
     for file in files:  # an unfinished upload, too, but the examples stay
         os.utime(file, (time.time() - KEPT - 60,) * 2)
     assert ask(UPLOAD, content_length="70")[0] == 200
     assert [file.exists() for file in files] == [False, False, True]
+
+
+def test_uploads_that_still_arrive_count(tmp_path, monkeypatch):
+    monkeypatch.setattr(web_server, "MAX_UPLOADED", 100)
+    status = []
+
+    async def send(message):
+        status.append(message.get("status"))
+
+    async def five_at_once():
+        arrived = asyncio.Event()
+
+        async def app(scope, receive, send):
+            await arrived.wait()
+            await send({"status": 200})
+
+        page = OnlyNeeded(app, tmp_path)
+        headers = [(b"host", b"localhost"), (b"content-length", b"40")]
+        scope = {"type": "http", "path": UPLOAD, "headers": headers}
+        asked = [asyncio.create_task(page(scope, None, send)) for _ in range(5)]
+        await asyncio.sleep(0)
+        arrived.set()
+        await asyncio.gather(*asked)
+        await page(scope, None, send)  # there is room again
+
+    asyncio.run(five_at_once())
+    assert [code for code in status if code] == [507, 507, 507, 200, 200, 200]
+
+
+def test_headers_need_not_be_utf8(ask):
+    assert ask("/", user_agent="caf\xe9")[0] == 200

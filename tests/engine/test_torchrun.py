@@ -123,3 +123,13 @@ def test_what_a_launcher_did_not_set_is_named(monkeypatch):
     with pytest.raises(InputError, match="LOCAL_RANK, .*MASTER_PORT: not set; start with torchrun"):
         with join_processes("cpu"):
             pass
+
+
+def test_a_number_that_is_none_is_named(monkeypatch):
+    values = {"RANK": "x", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2",
+              "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "abc"}  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="RANK x, MASTER_PORT abc: no number"):
+        with join_processes("cpu"):
+            pass

@@ -1,5 +1,6 @@
 import io
 import pickle
+import struct
 import tracemalloc
 from collections import OrderedDict
 
@@ -170,6 +171,56 @@ REFUSED = {
 def test_nothing_else_can_be_named(instructions):
     with pytest.raises(pickle.UnpicklingError):
         read(instructions + b".")
+
+
+class Call:
+    """Pickles as a call."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+class State(Call):
+    """Pickles as a call whose result gets a state."""
+
+    def __init__(self, state, *call):
+        super().__init__(*call)
+        self.state = state
+
+    def __reduce__(self):
+        return *self.call, self.state
+
+
+POINTER = struct.pack("Q", 0x414141414141)
+RECORD = (3, "|", None, ("f",), {"f": (np.dtype("f4"), 10**9)}, 4, 1, 0)
+FORGED = {
+    "objects out of the file's bytes": Call(torch.Tensor, Call(np.ndarray, (1,), "O", POINTER)),
+    "an object hidden in a record": State(
+        (3, "|", None, ("f",), {"f": (np.dtype("O"), 0)}, 8, 1, 63), np.dtype, "V8", False, True
+    ),
+    "a field outside its record": State(RECORD, np.dtype, "V4", False, True),
+    "an array within a number": State(
+        (3, "|", (np.dtype("f4"), (2**20,)), None, None, 4, 1, 0), np.dtype, "V4", False, True
+    ),
+    "fields given to a number": State(RECORD, np.dtype, "f4", False, True),
+    "dates": Call(np.dtype, "M8[ns]"),
+    "an array that has no content": Call(np.ndarray, (2**40,)),
+    "a shape for more": np.zeros(4),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_forged_arrays_are_refused(name, protocol):
+    data = pickle.dumps({"weight": FORGED[name]}, protocol)
+    if name == "a shape for more":
+        data = data.replace(b"K\x04\x85", b"K\x05\x85").replace(b"(I4\n", b"(I5\n")
+        data = data.replace(b"(K\x04t", b"(K\x05t")
+    with pytest.raises(pickle.UnpicklingError):
+        read(data)
 
 
 @pytest.mark.parametrize("module", ["os.system", "numpy.load", "torch.load", "numpy.memmap"])

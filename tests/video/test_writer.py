@@ -166,6 +166,9 @@ def test_a_complete_write_replaces_the_older_file_and_leaves_nothing_else(tmp_pa
         ("clip.mp4", [(8, 8), (8, 10)], 1, r"frame 1 is uint8 of shape \(8, 10, 3\)"),
         ("clip.mp4", [(8, 8)], 0, "0 frames per second"),
         ("clip.mp4", [(8, 8)], float("nan"), "nan frames per second"),
+        ("clip.mp4", [(8, 8)], 1e-4, "0.0001 frames per second .* 0.01 to 1000"),
+        ("clip.mp4", [(8, 8)], 1e12, "frames per second"),
+        ("clip.mp4", [(0, 8)], 1, r"frame 0 is uint8 of shape \(0, 8, 3\)"),
     ],
 )
 def test_bad_input_is_named(tmp_path, name, frames, fps, words):
@@ -182,3 +185,8 @@ def test_bad_input_is_named(tmp_path, name, frames, fps, words):
 def test_only_rgb_bytes(tmp_path, frame):
     with pytest.raises(InputError, match="frame 0 is .*give .* uint8 RGB"):
         write_video(tmp_path / "clip.mp4", [frame], 1)
+
+
+def test_rates_of_numpy_are_rates(tmp_path):
+    write_video(tmp_path / "clip.mp4", frames_of(COLORS), np.float32(12.5))
+    assert len(read(tmp_path / "clip.mp4")[0]) == len(COLORS)
