@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from qdformer.benchmark.machine import describe_machine
+from qdformer.benchmark.report import describe_machine
 from qdformer.commands import runner
 from qdformer.engine.hooks import Preempted
 from qdformer.reproduction.experiments import EXPERIMENTS, find_experiment

@@ -22,7 +22,11 @@ def is_launched() -> bool:
 
 def is_restarted() -> bool:
     """Whether torchrun started this process in place of one that failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _restarts() > 0
+
+
+def _restarts() -> int:
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
 @contextmanager
@@ -50,7 +54,11 @@ def join_processes(device: str) -> Iterator[None]:
                 f"{torch.cuda.device_count()} GPUs; start one for each, or set MODEL.DEVICE cpu"
             )
         torch.cuda.set_device(local_rank)
-    distributed.init_process_group("nccl" if on_gpus else "gloo")
+    store, *_ = next(distributed.rendezvous("env://"))
+    # What processes told each other that were started before and failed does not count any more.
+    store = distributed.PrefixStore(f"start {_restarts()}", store)
+    backend = "nccl" if on_gpus else "gloo"
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world)
     create_ddp_model = defaults.create_ddp_model
     if not on_gpus:
         # Detectron2 would put each replica on the GPU of its local rank.

@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -109,10 +108,10 @@ def test_a_signal_to_the_launcher_ends_all_of_them_in_an_evaluation(start):
     for line in process.stdout:
         if "evaluating" in line:
             break
-    begin = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert time.monotonic() - begin < 30 and process.returncode != 0
+    output, _ = process.communicate(timeout=120)
+    # torchrun kills who does not end by itself in half a minute, and says so.
+    assert process.returncode != 0 and "SIGKILL" not in output, output
     state = torch.load(Path(cfg.OUTPUT_DIR, "model_0000002.pth"), weights_only=True)
     assert state["iteration"] == 2
 
