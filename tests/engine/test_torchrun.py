@@ -91,15 +91,18 @@ def test_a_killed_process_costs_nothing_and_evaluations_agree_to_the_last_bit(st
     ]
     assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
+    def results_of(run):
+        files = sorted(Path(run.OUTPUT_DIR, "inference").rglob("*.json"))
+        assert files
+        return [json.loads(file.read_text()) for file in files]
+
+    # Both of the run's processes evaluated its last weights.
     weights = ("MODEL.WEIGHTS", f"{cfg.OUTPUT_DIR}/model_final.safetensors")
-    results = []
-    for processes in (1, 2, 3):
+    for processes in (1, 3):
         again, process = start(f"eval{processes}", *weights, processes=processes,
                                flags=("--eval-only",))  # fmt: skip
         finish(process)
-        files = sorted(Path(again.OUTPUT_DIR, "inference").rglob("*.json"))
-        results.append([json.loads(file.read_text()) for file in files])
-    assert results[0] == results[1] == results[2] and results[0]
+        assert results_of(again) == results_of(cfg)
 
 
 @pytest.mark.slow
