@@ -29,12 +29,12 @@ demo: $(READY)
 test: export OMP_NUM_THREADS := 1
 test: $(READY)
 	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist
-	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope tests
+	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder tests
 
 coverage: export OMP_NUM_THREADS := 1
 coverage: $(READY)
 	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist pytest-cov
-	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope --cov qdformer --cov-report term:skip-covered tests
+	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder --cov qdformer --cov-report term:skip-covered tests
 
 lint: $(READY)
 	@$(PY) qdformer/dependencies.py ruff mypy

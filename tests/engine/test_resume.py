@@ -16,6 +16,8 @@ from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError
 from tests.engine.training import AUGMENTED, assert_same_state, config, train
 
+pytestmark = pytest.mark.slow
+
 
 class Act(HookBase):
     """Does something after the step of an iteration, or before it."""

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from qdformer.checkpoint.checkpointer import AVSCheckpointer
 from qdformer.engine.processes import join_processes
+from qdformer.engine.trainer import Trainer
 from qdformer.errors import InputError
 from tests.engine.training import config
 
@@ -96,13 +98,20 @@ def test_a_killed_process_costs_nothing_and_evaluations_agree_to_the_last_bit(st
         assert files
         return [json.loads(file.read_text()) for file in files]
 
-    # Both of the run's processes evaluated its last weights.
+    # Both of the run's processes evaluated its last weights. So do three, and this one.
     weights = ("MODEL.WEIGHTS", f"{cfg.OUTPUT_DIR}/model_final.safetensors")
-    for processes in (1, 3):
-        again, process = start(f"eval{processes}", *weights, processes=processes,
-                               flags=("--eval-only",))  # fmt: skip
-        finish(process)
-        assert results_of(again) == results_of(cfg)
+    again, process = start("three", *weights, processes=3, flags=("--eval-only",))
+    finish(process)
+    alone = cfg.clone()
+    alone.defrost()
+    alone.OUTPUT_DIR = f"{cfg.OUTPUT_DIR}_alone"
+    model = Trainer.build_model(alone)
+    AVSCheckpointer(model, complete=True).load(weights[1])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    Trainer.test(alone, model)
+    torch.set_num_threads(threads)
+    assert results_of(again) == results_of(cfg) == results_of(alone)
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from qdformer.export.onnx import OnnxSegmenter, export_onnx
 from qdformer.modeling.inference_fusion import fuse_for_inference
 from tests.samples import make_clip, small_model
 
+pytestmark = pytest.mark.slow
+
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")

@@ -1,3 +1,5 @@
+import pytest
+
 """Sec. 3.4 as a mechanism: after a short training, local tokens speak the global tokens' words."""
 
 import numpy as np
@@ -7,6 +9,8 @@ from detectron2.utils.events import EventStorage
 
 from qdformer.solver.optimizer import build_optimizer
 from tests.samples import small_config, small_model
+
+pytestmark = pytest.mark.slow
 
 STEPS, CLIPS, FRAMES, SIZE = 120, 8, 2, 32
 COLORS = torch.tensor([(255, 0, 0), (0, 255, 0), (0, 0, 255)], dtype=torch.uint8)
