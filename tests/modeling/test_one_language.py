@@ -1,8 +1,7 @@
-import pytest
-
 """Sec. 3.4 as a mechanism: after a short training, local tokens speak the global tokens' words."""
 
 import numpy as np
+import pytest
 import torch
 from detectron2.structures import BitMasks, Instances
 from detectron2.utils.events import EventStorage
