@@ -16,6 +16,8 @@ CANDIDATES := python3.11 python3.12 python3.10 python3 python
 SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
 PIP := .venv/bin/python -m pip --disable-pip-version-check install
 
+PYTEST = $(PY) -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder
+
 # Threads that wait for each other give way: where anything else runs, spinning costs tenfold.
 export OMP_WAIT_POLICY := passive
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
@@ -26,15 +28,14 @@ demo: $(READY)
 	@$(PY) qdformer/dependencies.py
 	@$(PY) projects/QDFormer/quickstart.py
 
-test: export OMP_NUM_THREADS := 1
+test coverage: export OMP_NUM_THREADS := 1
 test: $(READY)
 	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist
-	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder tests
+	@$(PYTEST) tests
 
-coverage: export OMP_NUM_THREADS := 1
 coverage: $(READY)
 	@$(PY) qdformer/dependencies.py pytest hypothesis pytest-xdist pytest-cov
-	@$(PY) -m pytest --quiet --numprocesses auto --dist loadscope --no-loadscope-reorder --cov qdformer --cov-report term:skip-covered tests
+	@$(PYTEST) --cov qdformer --cov-report term:skip-covered tests
 
 lint: $(READY)
 	@$(PY) qdformer/dependencies.py ruff mypy

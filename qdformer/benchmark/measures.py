@@ -48,7 +48,6 @@ SCORED_SIZES = (224, 960)
 
 Runs = dict[str, Callable[[], Any]]
 
-_FEW: dict[str, Any] = {"warmup": 1}
 _FEW_REPEATS = 3
 """Of what takes long."""
 
@@ -168,6 +167,10 @@ def attention_inputs(cfg: CfgNode, workload: Workload) -> tuple[tuple, Tensor]:
     return (value, shapes, neighbors, centers, offsets, weights), gradient
 
 
+def _time_few(runs: Runs, options: BenchmarkOptions, title: str) -> dict[str, list[float]]:
+    return time_in_turn(runs, min(options.repeats, _FEW_REPEATS), title, warmup=1)
+
+
 def measure_growth(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[list[dict[str, Any]]]:
     """Time and peak memory of the forward in evaluation at each length and each size."""
     base = options.workload
@@ -178,7 +181,7 @@ def measure_growth(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[list[dic
         reference = Reference(replace(GROWTH_REFERENCE, device=workload.device))
         runs: Runs = {REFERENCE: reference, "eval": EvalForward(cfg, workload)}
         title = f"growth, {workload.frames} x {workload.size} x {workload.size}"
-        seconds = time_in_turn(runs, min(options.repeats, _FEW_REPEATS), title, **_FEW)
+        seconds = _time_few(runs, options, title)
         point: dict[str, Any] = {"frames": workload.frames, "size": workload.size}
         point |= relative(seconds["eval"], seconds[REFERENCE])
         points.append(point | {"memory": peak_memory(cfg, workload, "eval")})
@@ -260,8 +263,7 @@ def _mapper_rate(mapper, records: list[dict], options: BenchmarkOptions, mode: s
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a loader's process
     try:
-        repeats = min(options.repeats, _FEW_REPEATS)
-        seconds = time_in_turn({"mapper": read_all}, repeats, f"mapper, {mode}", **_FEW)
+        seconds = _time_few({"mapper": read_all}, options, f"mapper, {mode}")
     finally:
         torch.set_num_threads(threads)
     return spread([len(records) / lap for lap in seconds["mapper"]])
@@ -290,8 +292,7 @@ def _scored_rates(name: str, options: BenchmarkOptions) -> dict[str, Spread]:
         "avs_semantic": lambda: semantics.process(clips, outputs),
         "boundary_f": lambda: [boundary_f(*pair) for pair in pairs],
     }
-    repeats = min(options.repeats, _FEW_REPEATS)
-    seconds = time_in_turn(runs, repeats, f"evaluators, {name}", **_FEW)
+    seconds = _time_few(runs, options, f"evaluators, {name}")
     return {key: spread([len(pairs) / lap for lap in laps]) for key, laps in seconds.items()}
 
 

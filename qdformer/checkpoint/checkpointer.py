@@ -72,7 +72,8 @@ class AVSCheckpointer(DetectionCheckpointer):
             return
         state = {"model": self.model.state_dict(), "description": self.description}
         path = Path(self.save_dir, f"{name}.pth")
-        good = self._refuse_non_finite(path, state["model"])
+        self._refuse_non_finite(path, state["model"])
+        good = self._last_good()  # which this one is to become
         state |= {key: part.state_dict() for key, part in self.checkpointables.items()} | others
         self.logger.info("Saving checkpoint to %s", path)
         try:
@@ -88,28 +89,18 @@ class AVSCheckpointer(DetectionCheckpointer):
         for old in self._numbered()[self.keep :] if self.keep else ():
             old.unlink(missing_ok=True)
         if name == "model_final":
-            self.save_weights(name)
+            # The form for others: weights, config and class names.
+            write_weights(state["model"], path.with_suffix(".safetensors"), self.description)
 
-    def save_weights(self, name: str) -> None:
-        """Write ``{name}.safetensors``, the form for others: weights, config and class names.
-
-        Raises:
-            InputError: as :meth:`save`.
-        """
-        if self.save_dir and self.save_to_disk:
-            path, weights = Path(self.save_dir, f"{name}.safetensors"), self.model.state_dict()
-            self._refuse_non_finite(path, weights)
-            write_weights(weights, path, self.description)
-
-    def _refuse_non_finite(self, path: Path, weights: dict[str, Any]) -> str:
-        """Names the last good checkpoint."""
-        good = f"{self.save_dir}: the last good checkpoint is {self._tagged() or 'none'}"
+    def _refuse_non_finite(self, path: Path, weights: dict[str, Any]) -> None:
         if not all_finite(weights):
             raise InputError(
-                f"{path}: not written, because some weights are NaN or infinite ({good}); lower "
-                "SOLVER.BASE_LR, then go on with --resume"
+                f"{path}: not written, because some weights are NaN or infinite "
+                f"({self._last_good()}); lower SOLVER.BASE_LR, then go on with --resume"
             )
-        return good
+
+    def _last_good(self) -> str:
+        return f"{self.save_dir}: the last good checkpoint is {self._tagged() or 'none'}"
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the checkpoint that ``--resume`` follows."""
@@ -223,8 +214,15 @@ class BestModel(AVSCheckpointer):
     """Saves weights to evaluate and share, not to resume from."""
 
     def save(self, name: str, **others: Any) -> None:
-        """Write ``{name}.safetensors``; ``others`` are for resuming and left out."""
-        self.save_weights(name)
+        """Write ``{name}.safetensors``; ``others`` are for resuming and left out.
+
+        Raises:
+            InputError: the weights are not finite, or the file cannot be written.
+        """
+        if self.save_dir and self.save_to_disk:
+            path, weights = Path(self.save_dir, f"{name}.safetensors"), self.model.state_dict()
+            self._refuse_non_finite(path, weights)
+            write_weights(weights, path, self.description)
 
 
 def load_audio_network(model: nn.Module, path: str) -> None:

