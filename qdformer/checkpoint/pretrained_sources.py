@@ -148,6 +148,14 @@ def _lite(names: list[str]) -> dict[str, str]:
     )
 
 
+def _tflite_yamnet(names: list[str]) -> dict[str, str]:
+    def layer(match: re.Match) -> str:
+        block, second = divmod(int(match[1]) - 1, 2)
+        return f"blocks.{block}.{'pointwise' if second else 'depthwise'}" if block >= 0 else "stem"
+
+    return _by_rules(names, {r"^(\d+)(?=\.)": layer})
+
+
 _torchvision = partial(_by_rules, rules=_TORCHVISION)
 _pvt = partial(_by_rules, rules=_PVT)
 _same = partial(_by_rules, rules={})
@@ -178,6 +186,13 @@ PRETRAINED_SOURCES = (
         model="yamnet",
         publisher="TensorFlow Hub's TFLite, as safetensors",
         build=YAMNet,
+        settings=("MODEL.AUDIO.NAME", "YAMNet"),
+    ),
+    _audio(
+        model="yamnet",
+        publisher="TensorFlow Hub's TFLite",
+        build=YAMNet,
+        rename=_tflite_yamnet,
         settings=("MODEL.AUDIO.NAME", "YAMNet"),
     ),
     _audio(model="vggish", publisher="torchvggish", build=VGGish),

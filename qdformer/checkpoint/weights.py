@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from qdformer.checkpoint.tflite_weights import read_convolutions
 from qdformer.errors import InputError, make_folder
 from qdformer.io.atomic_write import atomic_write
 from qdformer.io.unpickling import read_pickle
@@ -32,7 +33,8 @@ def read_weights(path: str) -> dict[str, Any]:
 
     Args:
         path: ``*.safetensors``, the form for files from elsewhere, which need no more memory than
-            they are large; ``*.pkl`` of Detectron2 or Caffe2; anything else is a file of
+            they are large; ``*.pkl`` of Detectron2 or Caffe2; ``*.tflite``, see
+            :func:`.tflite_weights.read_convolutions`; anything else is a file of
             ``torch.save``, of which the newer format (a zip file) is verified by its checksums.
 
     Returns:
@@ -49,6 +51,8 @@ def read_weights(path: str) -> dict[str, Any]:
     try:
         loaded = _read(path)
         _check_model(loaded["model"])
+    except InputError:
+        raise
     except Exception as error:  # readers of damaged files fail with any type at all
         raise InputError(f"{path}: cannot be used as weights: {_reason(error)}; {_EXPECTED}") from (
             error
@@ -89,6 +93,8 @@ def write_weights(
 def _read(path: str) -> dict[str, Any]:
     if path.endswith(".safetensors"):
         return _read_safetensors(path)
+    if path.endswith(".tflite"):
+        return {"model": read_convolutions(path)}
     with open(path, "rb") as file:
         archive = file.read(4) == b"PK\3\4"
     if archive:

