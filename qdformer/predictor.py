@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -177,40 +177,80 @@ class AudioVisualPredictor:
         return self._segment(_pictures(frames), sound, every)
 
     def _segment(
-        self, pictures: Iterable[Picture], sound, every: float
+        self, pictures: Iterable[Picture], sound: "Sound", every: float
     ) -> Iterator[SegmentedFrame]:
-        cfg = self.cfg.clone()
-        cfg.INPUT.AUDIO_HOP = every
-        mapper = build_mapper(cfg, False)
-        taken = (
-            (number, picture.image, mapper.augment([picture.image])[0])
-            for number, picture in enumerate(pictures)
-        )
-        for seen, kept in windows(taken, cfg.TEST.WINDOW, cfg.TEST.WINDOW_OVERLAP):
-            # Sound is heard for the second around the middle of a span.
-            first, count = seen[0][0], required_samples(len(seen), every)
-            waveform = sound.read(round((first * every + (every - 1) / 2) * SAMPLE_RATE), count)
-            clip = {
-                "image": torch.cat([image for _, _, image in seen]),
-                "height": seen[0][1].shape[0],
-                "width": seen[0][1].shape[1],
-                **mapper.audio_features(waveform, len(seen)),
-            }
+        for window in windows_of(pictures, sound, every, self.cfg):
             with torch.no_grad():
-                (result,) = self.model([clip])
+                (result,) = self.model([window.clip])
             result = {
                 key: None if values is None else values.cpu() for key, values in result.items()
             }
-            for index in range(len(seen))[kept]:
-                number, image, _ = seen[index]
+            for index in range(len(window.images))[window.kept]:
+                number = window.first + index
                 yield _segmented_frame(
                     {key: values if values is None else values[index]
                      for key, values in result.items()},
-                    image=image,
+                    image=window.images[index],
                     span=(number * every, (number + 1) * every),
-                    log_mel=clip["audio"][index, 0].numpy(),
-                    network_size=tuple(clip["image"].shape[-2:]),
+                    log_mel=window.clip["audio"][index, 0].numpy(),
+                    network_size=tuple(window.clip["image"].shape[-2:]),
                 )  # fmt: skip
+
+
+class Sound(Protocol):
+    """What is heard with pictures, such as :class:`qdformer.video.audio_track.SoundTrack`."""
+
+    def read(self, start: int, count: int) -> np.ndarray:
+        """(count,) mono samples at 16 kHz from sample ``start`` on, zero where there is nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """Frames that go through the network together.
+
+    Attributes:
+        first: number of the first of them.
+        images: (H, W, 3) uint8 RGB each.
+        clip: what the network takes of them and of their sound.
+        kept: those that the window answers for; over all windows each frame once.
+    """
+
+    first: int
+    images: list[np.ndarray]
+    clip: dict[str, Any]
+    kept: slice
+
+
+def windows_of(
+    pictures: Iterable[Picture], sound: Sound, every: float, cfg: CfgNode
+) -> Iterator[Window]:
+    """Cut a video into what the network takes, while it is read.
+
+    Args:
+        pictures: one for each span.
+        sound: that belongs to them.
+        every: seconds of a span.
+        cfg: of the model.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.INPUT.AUDIO_HOP = every
+    mapper = build_mapper(cfg, False)
+    taken = (
+        (number, picture.image, mapper.augment([picture.image])[0])
+        for number, picture in enumerate(pictures)
+    )
+    for seen, kept in windows(taken, cfg.TEST.WINDOW, cfg.TEST.WINDOW_OVERLAP):
+        # Sound is heard for the second around the middle of a span.
+        first, count = seen[0][0], required_samples(len(seen), every)
+        waveform = sound.read(round((first * every + (every - 1) / 2) * SAMPLE_RATE), count)
+        clip = {
+            "image": torch.cat([image for _, _, image in seen]),
+            "height": seen[0][1].shape[0],
+            "width": seen[0][1].shape[1],
+            **mapper.audio_features(waveform, len(seen)),
+        }
+        yield Window(first, [image for _, image, _ in seen], clip, kept)
 
 
 class _Waveform:
@@ -220,6 +260,7 @@ class _Waveform:
         self.samples = mono_samples(samples, sample_rate)
 
     def read(self, start: int, count: int) -> np.ndarray:
+        """See :class:`Sound`."""
         piece = self.samples[max(start, 0) : max(start + count, 0)]
         before = min(max(-start, 0), count)
         return np.pad(piece, (before, count - before - len(piece)))

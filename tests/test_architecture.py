@@ -44,11 +44,12 @@ ALLOWED = {
     "export": MODEL,
     "engine": {"config", "checkpoint", "solver", "synthetic", "video", *READERS, *MODEL},
     "predictor": {"io", "audio", "video", "data", "config", "checkpoint", "engine", *MODEL},
+    "archive": {"io", "video", "predictor"},
     "demo": {"config", "engine", "predictor", "synthetic", "video", *READERS},
     "reproduction": {"config", "checkpoint", "engine", "synthetic", *READERS},
     "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
     "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",
-                 "benchmark", "dependencies", *READERS, *MODEL},
+                 "archive", "benchmark", "dependencies", "predictor", *READERS, *MODEL},
 }  # fmt: skip
 """What each part of the package may import besides itself and `errors`."""
 

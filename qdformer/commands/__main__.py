@@ -7,6 +7,7 @@ COMMANDS = {
     "train": ("train_net", "train, continue (--resume) or evaluate (--eval-only) a model"),
     "eval": ("train_net", "evaluate a model: train --eval-only"),
     "predict": ("demo", "segment what sounds in your own videos"),
+    "archive": ("predict_archive", "the same in an archive of many, on one machine or on Ray's"),
     "web": ("web_demo", "the same on a page in the browser"),
     "quickstart": ("quickstart", "compose data, train a small model, evaluate and draw: make demo"),
     "compose": ("compose_avs", "compose clips with exact ground truth"),

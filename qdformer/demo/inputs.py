@@ -5,10 +5,9 @@ import logging
 from pathlib import Path
 
 from qdformer.errors import InputError
+from qdformer.video.media_source import SUFFIXES
 
 logger = logging.getLogger(__name__)
-
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
 
 
 def find_videos(given: str) -> list[Path]:

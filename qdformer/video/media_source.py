@@ -32,6 +32,8 @@ _DEMUXERS = {
     re.compile(rb"GIF8[79]a"): "gif",
 }
 FORMATS = "an mp4, mov, mkv, webm, avi or gif file"
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif")
+"""Of their names. A file that is named is read whatever its name."""
 
 
 class MediaSource:

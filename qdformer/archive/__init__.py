@@ -1,0 +1,1 @@
+"""Prediction over an archive: many videos in, tables of what sounds in them out."""

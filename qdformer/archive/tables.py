@@ -1,0 +1,167 @@
+"""The tables of an archive: ``results-*.parquet``, a row a video, and ``errors.parquet``.
+
+A row of the results has
+
+- ``name``: the video's own in the archive;
+- ``height``, ``width``: pixels; ``seconds``: that the file claims to last (null where it does not);
+  ``has_sound``: whether a track of sound can be decoded;
+- ``frames``: the segmented frames in order, each with ``begin`` and ``end`` in seconds,
+  ``local_codes`` and ``global_codes``, the codewords of its N tokens and of its window's (null
+  without a codebook), and ``objects``: ``label`` (from 1), ``class``, ``score`` in [0, 1] and
+  ``mask``, COCO's compressed run lengths: ``pycocotools.mask.decode({"size": [height, width],
+  "counts": mask})``.
+
+A row of the errors has ``name``, ``error``, one sentence, and ``attempts``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from qdformer.errors import InputError, make_folder
+from qdformer.io.atomic_write import atomic_write, write_json
+
+try:
+    import pyarrow
+    import pyarrow.parquet
+except ImportError as _error:
+    raise InputError(
+        "tables are written as parquet; `pip install pyarrow`, or `pip install 'qdformer[archive]'`"
+    ) from _error
+
+_CODES = pyarrow.list_(pyarrow.int32())
+_OBJECT = pyarrow.struct(
+    [
+        ("label", pyarrow.int32()),
+        ("class", pyarrow.string()),
+        ("score", pyarrow.float32()),
+        ("mask", pyarrow.binary()),
+    ]
+)
+_FRAME = pyarrow.struct(
+    [
+        ("begin", pyarrow.float64()),
+        ("end", pyarrow.float64()),
+        ("objects", pyarrow.list_(_OBJECT)),
+        ("local_codes", _CODES),
+        ("global_codes", _CODES),
+    ]
+)
+RESULTS = pyarrow.schema(
+    [
+        ("name", pyarrow.string()),
+        ("height", pyarrow.int32()),
+        ("width", pyarrow.int32()),
+        ("seconds", pyarrow.float64()),
+        ("has_sound", pyarrow.bool_()),
+        ("frames", pyarrow.list_(_FRAME)),
+    ]
+)
+ERRORS = pyarrow.schema(
+    [
+        ("name", pyarrow.string()),
+        ("error", pyarrow.string()),
+        ("attempts", pyarrow.int32()),
+    ]
+)
+
+_RUN, _RESULTS, _ERRORS = "archive.json", "results-{:05d}.parquet", "errors.parquet"
+_ROWS, _SECONDS = 1000, 60.0  # the most rows of a file, and how much work a crash may cost
+
+
+class ArchiveTables:
+    """The tables in a folder, continued where an earlier call ended.
+
+    Attributes:
+        done: names with a row of results.
+        failed: rows of errors by name; what is taken out of it is tried again.
+    """
+
+    def __init__(self, folder: str | Path, run: dict[str, Any]):
+        """
+        Args:
+            folder: is made.
+            run: what the rows depend on; a folder is continued only with the same.
+
+        Raises:
+            InputError: the folder cannot be written, or holds another run's tables.
+        """
+        self.folder = Path(folder)
+        make_folder(self.folder, f"the output folder {folder}")
+        self._check_run(run)
+        parts = sorted(self.folder.glob(_RESULTS.replace("{:05d}", "*")))
+        self.done = {name for part in parts for name in _column(part, "name")}
+        self._next = 1 + max((int(part.stem.rpartition("-")[2]) for part in parts), default=-1)
+        errors = self.folder / _ERRORS
+        rows = pyarrow.parquet.read_table(errors).to_pylist() if errors.exists() else []
+        self.failed: dict[str, dict[str, Any]] = {row["name"]: row for row in rows}
+        self._rows: list[dict[str, Any]] = []
+        self._written = time.monotonic()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a video's row of results; it is on the disk a minute later at the latest."""
+        assert row["name"] not in self.done, row["name"]
+        self.done.add(row["name"])
+        self.failed.pop(row["name"], None)
+        self._rows.append(row)
+        if len(self._rows) >= _ROWS or time.monotonic() - self._written > _SECONDS:
+            self.flush()
+
+    def fail(self, name: str, error: str, attempts: int) -> None:
+        """Add a video's row of errors."""
+        self.failed[name] = {"name": name, "error": error, "attempts": attempts}
+
+    def flush(self) -> None:
+        """Write what is not on the disk.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        if self._rows:
+            self._write(_RESULTS.format(self._next), self._rows, RESULTS)
+            self._next, self._rows = self._next + 1, []
+        if self.failed or (self.folder / _ERRORS).exists():
+            self._write(_ERRORS, list(self.failed.values()), ERRORS)
+        self._written = time.monotonic()
+
+    def _write(self, name: str, rows: Sequence[dict[str, Any]], schema: Any) -> None:
+        path = self.folder / name
+        try:
+            with atomic_write(path) as partial:
+                table = pyarrow.Table.from_pylist(list(rows), schema)
+                pyarrow.parquet.write_table(table, partial, compression="zstd")
+        except OSError as error:
+            told = error.strerror or str(error).splitlines()[0]
+            raise InputError(
+                f"{path}: cannot be written ({told}); make room, then run the same command again "
+                "to continue"
+            ) from error
+
+    def _check_run(self, run: dict[str, Any]) -> None:
+        path = self.folder / _RUN
+        if not path.exists():
+            write_json(path, run)
+            return
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, OSError) as error:
+            raise InputError(f"{path}: cannot be read; choose another output folder") from error
+        if differing := [key for key, value in run.items() if before.get(key) != value]:
+            told = ", ".join(f"{key} {before.get(key)} (now {run[key]})" for key in differing)
+            raise InputError(
+                f"{self.folder}: holds the tables of a run with {told}; give the same to continue "
+                "it, or choose another output folder"
+            )
+
+
+def _column(path: Path, name: str) -> list[Any]:
+    try:
+        return pyarrow.parquet.read_table(path, columns=[name])[name].to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        raise InputError(
+            f"{path}: cannot be read as a table; remove it, and its videos are done again"
+        ) from error
