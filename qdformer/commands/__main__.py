@@ -14,6 +14,10 @@ COMMANDS = {
     "realsound": ("compose_realsound", "compose the RealSound benchmark of real recordings"),
     "check": ("prepare_avsbench", "look through a data set before a training relies on it"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
+    "words": (
+        "explain_codebook",
+        "a page to hear and see what each word of the codebook stands for",
+    ),
     "benchmark": ("benchmark", "speed and memory"),
     "export": ("export_onnx", "a trained model as one ONNX file"),
     "convert": ("convert_weights", "published pre-trained weights for MODEL.WEIGHTS"),
