@@ -25,6 +25,8 @@ Engine = Callable[[Sequence[tuple[int, Item]]], Iterator[Part | Failure]]
 def predict_archive(items: Sequence[Item], engine: Engine, tables: ArchiveTables) -> None:
     """Segment the videos that the tables do not have yet.
 
+    However it ends, what is done is in the tables.
+
     Args:
         items: the archive.
         engine: that does the work.

@@ -24,6 +24,7 @@ from typing import Any
 
 from qdformer.errors import InputError, make_folder
 from qdformer.io.atomic_write import atomic_write, write_json
+from qdformer.io.folder_lock import lock_folder
 
 try:
     import pyarrow
@@ -76,6 +77,8 @@ _ROWS, _SECONDS = 1000, 60.0  # the most rows of a file, and how much work a cra
 class ArchiveTables:
     """The tables in a folder, continued where an earlier call ended.
 
+    One process at a time: the folder is this one's until :meth:`close`.
+
     Attributes:
         done: names with a row of results.
         failed: rows of errors by name; what is taken out of it is tried again.
@@ -92,6 +95,7 @@ class ArchiveTables:
         """
         self.folder = Path(folder)
         make_folder(self.folder, f"the output folder {folder}")
+        self._lock = lock_folder(self.folder)
         self._check_run(run)
         parts = sorted(self.folder.glob(_RESULTS.replace("{:05d}", "*")))
         self.done = {name for part in parts for name in _column(part, "name")}
@@ -114,6 +118,10 @@ class ArchiveTables:
     def fail(self, name: str, error: str, attempts: int) -> None:
         """Add a video's row of errors."""
         self.failed[name] = {"name": name, "error": error, "attempts": attempts}
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.close()
 
     def flush(self) -> None:
         """Write what is not on the disk.

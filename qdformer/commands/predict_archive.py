@@ -11,6 +11,8 @@ errors.parquet; qdformer/archive/tables.py says what is in them. The same comman
 import argparse
 import functools
 import hashlib
+import os
+import signal
 import sys
 
 from qdformer.commands import runner
@@ -62,7 +64,15 @@ def _run(args: argparse.Namespace) -> int:
         engine = LocalEngine(
             predictor, every=every, workers=args.workers, batch=args.batch, imports=args.imports
         )
-    predict_archive(items, engine, tables)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        predict_archive(items, engine, tables)
+    except KeyboardInterrupt:
+        _report(args.output, tables)
+        print("Stopped; the same command continues.")
+        return os.EX_TEMPFAIL
+    finally:
+        tables.close()
     return _report(args.output, tables)
 
 

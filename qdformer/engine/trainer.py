@@ -40,11 +40,11 @@ from qdformer.engine.hooks import (
     StepSeed,
     ZeroGradHook,
 )
-from qdformer.engine.lock import lock_folder
 from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
 from qdformer.evaluation.registry import find_evaluator
+from qdformer.io.folder_lock import lock_folder
 from qdformer.layers.sync_batch_norm import convert_sync_batch_norm
 from qdformer.modeling.codebook import Codebook
 from qdformer.solver.lr_scheduler import build_lr_scheduler

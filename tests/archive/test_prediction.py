@@ -53,10 +53,11 @@ def assert_rows_of(predictor, rows, videos, every=1.0):
 
 @pytest.fixture
 def engine(predictor):
-    return LocalEngine(predictor, every=1.0, workers=2, batch=3)
+    return LocalEngine(predictor, every=1.0, workers=1, batch=3)
 
 
-def test_rows_are_what_the_predictor_says(predictor, videos, engine, tmp_path):
+def test_rows_are_what_the_predictor_says(predictor, videos, tmp_path):
+    engine = LocalEngine(predictor, every=1.0, workers=2, batch=3)
     predict_archive(find_items([str(videos)]), engine, ArchiveTables(tmp_path, RUN))
     rows = read(tmp_path)
     assert sorted(row["name"] for row in rows) == sorted(VIDEOS)
@@ -113,7 +114,7 @@ def test_a_process_that_dies_is_replaced(predictor, videos, tmp_path, monkeypatc
     archive.mkdir()
     for name in ("0.mp4", "always.mp4", "once.mp4", "4.mp4"):
         (archive / name).write_bytes((videos / "a.mp4").read_bytes())
-    engine = LocalEngine(predictor, every=1.0, workers=2, batch=2, imports=("tests.archive.dying",))
+    engine = LocalEngine(predictor, every=1.0, workers=1, batch=2, imports=("tests.archive.dying",))
     output = tmp_path / "output"
     predict_archive(find_items([str(archive)]), engine, ArchiveTables(output, RUN))
     assert sorted(row["name"] for row in read(output)) == ["0.mp4", "4.mp4", "once.mp4"]
@@ -133,9 +134,34 @@ def test_a_full_disk_ends_the_call_with_a_sentence(videos, engine, tmp_path, mon
         patch.setattr(tables_module.pyarrow.parquet, "write_table", write_half)
         with pytest.raises(InputError, match="No space left"):
             predict_archive(items, engine, tables)
-    assert [path.name for path in output.iterdir()] == ["archive.json"]
+    tables.close()
+    assert {path.name for path in output.iterdir()} == {"archive.json", ".lock"}
     predict_archive(items, engine, ArchiveTables(output, RUN))
     assert len(read(output)) == len(VIDEOS)
+
+
+def test_what_is_done_when_a_call_is_stopped_is_kept(videos, engine, tmp_path):
+    items = find_items([str(videos)])
+
+    def stopped(given):
+        for event in engine(given):
+            yield event
+            if event.last:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_archive(items, stopped, ArchiveTables(tmp_path, RUN))
+    assert len(read(tmp_path)) == 1
+    predict_archive(items, engine, ArchiveTables(tmp_path, RUN))
+    assert sorted(row["name"] for row in read(tmp_path)) == sorted(VIDEOS)
+
+
+def test_one_call_at_a_time_writes_into_a_folder(tmp_path):
+    tables = ArchiveTables(tmp_path, RUN)
+    with pytest.raises(InputError, match="writes there"):
+        ArchiveTables(tmp_path, RUN)
+    tables.close()
+    ArchiveTables(tmp_path, RUN)
 
 
 def test_tables_of_another_run_are_left_alone(tmp_path):

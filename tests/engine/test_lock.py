@@ -5,21 +5,21 @@ import sys
 import pytest
 from detectron2.engine import HookBase
 
-from qdformer.engine.lock import lock_folder
 from qdformer.errors import InputError
+from qdformer.io.folder_lock import lock_folder
 from tests.engine.training import config, train
 
 
-def test_one_training_at_a_time(tmp_path):
+def test_one_process_at_a_time(tmp_path):
     held = lock_folder(tmp_path)
-    with pytest.raises(InputError, match=f"process {os.getpid()} trains"):
+    with pytest.raises(InputError, match=f"process {os.getpid()} writes"):
         lock_folder(tmp_path)
     held.close()
     lock_folder(tmp_path).close()
 
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
-    program = "import os, sys; from qdformer.engine.lock import lock_folder as lock; "
+    program = "import os, sys; from qdformer.io.folder_lock import lock_folder as lock; "
     program += "held = lock(sys.argv[1]); os.kill(os.getpid(), 9)"
     done = subprocess.run([sys.executable, "-c", program, tmp_path])
     assert done.returncode == -9
@@ -30,7 +30,7 @@ def test_what_was_left_half_written_is_swept(tmp_path):
     (tmp_path / ".model_0000001.pth.part").touch()
     (tmp_path / "model_0000001.pth").touch()
     lock_folder(tmp_path).close()
-    assert {path.name for path in tmp_path.iterdir()} == {"model_0000001.pth", ".training"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model_0000001.pth", ".lock"}
 
 
 def test_a_folder_with_checkpoints_is_a_used_one(composed, tmp_path):

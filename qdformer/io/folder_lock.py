@@ -1,4 +1,4 @@
-"""One training at a time in a folder."""
+"""One process at a time that writes in a folder."""
 
 import fcntl
 import os
@@ -7,21 +7,21 @@ from typing import IO
 
 from qdformer.errors import InputError
 
-_NAME = ".training"
+_NAME = ".lock"
 
 
 def lock_folder(folder: str | Path) -> IO[str]:
     """Keep a folder for this process, and sweep what an ended one left half written.
 
     Args:
-        folder: of a run.
+        folder: with results.
 
     Returns:
         A file that holds the lock for as long as it is open; the system lets go of it with the
         process, however that ends.
 
     Raises:
-        InputError: another process trains there.
+        InputError: another process writes there.
     """
     path = Path(folder, _NAME)
     file = path.open("a+")
@@ -31,8 +31,8 @@ def lock_folder(folder: str | Path) -> IO[str]:
         file.seek(0)
         process = file.read().strip() or "unknown"
         raise InputError(
-            f"OUTPUT_DIR is {folder}, where process {process} trains; wait for its end or choose "
-            "another folder"
+            f"{folder}: process {process} writes there; wait for its end or choose another output "
+            "folder"
         ) from error
     file.truncate(0)
     file.write(str(os.getpid()))
