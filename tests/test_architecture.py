@@ -46,7 +46,7 @@ ALLOWED = {
     "predictor": {"io", "audio", "video", "data", "config", "checkpoint", "engine", *MODEL},
     "archive": {"io", "video", "predictor"},
     "demo": {"config", "engine", "predictor", "synthetic", "video", *READERS},
-    "reproduction": {"config", "checkpoint", "engine", "synthetic", *READERS},
+    "reproduction": {"config", "checkpoint", "engine", "synthetic", "layers", *READERS},
     "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
     "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",
                  "archive", "benchmark", "dependencies", "predictor", *READERS, *MODEL},
