@@ -6,6 +6,8 @@ import sys
 COMMANDS = {
     "train": ("train_net", "train, continue (--resume) or evaluate (--eval-only) a model"),
     "eval": ("train_net", "evaluate a model: train --eval-only"),
+    "sounds": ("compare_sounds", "evaluate a model with right and wrong sounds and under noise"),
+    "score": ("score_predictions", "score a folder of masks, ours or another method's"),
     "predict": ("demo", "segment what sounds in your own videos"),
     "archive": ("predict_archive", "the same in an archive of many, on one machine or on Ray's"),
     "web": ("web_demo", "the same on a page in the browser"),

@@ -10,8 +10,9 @@ from detectron2.engine import default_argument_parser
 from qdformer.commands import runner
 from qdformer.config.loading import load_config
 from qdformer.config.validation import check_config
-from qdformer.engine.quickstart import compose_quickstart, evaluate_sounds, save_table, show, table
+from qdformer.engine.quickstart import compose_quickstart, show
 from qdformer.engine.setup import setup
+from qdformer.engine.sound_comparison import compare_sounds, save, table
 from qdformer.engine.trainer import Trainer
 
 
@@ -31,12 +32,12 @@ def _run(args: argparse.Namespace) -> None:
     trainer.resume_or_load(resume=True)
     trainer.train()
     print("3/4 evaluating held-out clips with the right sound and with wrong ones", flush=True)
-    results = evaluate_sounds(cfg, trainer.model)
-    save_table(*results, output / "results.json")
+    comparison = compare_sounds(cfg, trainer.model)
+    save(comparison, output / "results.json")
     print("4/4 drawing", flush=True)
     files = show(cfg, trainer.model, output / "predictions")
     print(
-        f"\n{table(*results)}\n\n"
+        f"\n{table(comparison, cfg.DATASETS.TEST[0])}\n\n"
         f"The numbers lie in {output / 'results.json'}; predictions beside ground truth:"
     )
     print("\n".join(f"  {file}" for file in files))

@@ -58,9 +58,12 @@ def stop_children(number: int, _frame) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Detectron2's command line, and ``--import``."""
+    """Detectron2's command line, ``--import`` and ``--save-predictions``."""
     result = default_argument_parser(epilog=__doc__)
     runner.add_import_flag(result)
+    result.add_argument(
+        "--save-predictions", action="store_true", help="write the masks of evaluated sets"
+    )
     return result
 
 
@@ -71,6 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         argv: None for the process's own.
     """
     arguments = parser().parse_args(argv)
+    if arguments.save_predictions:
+        arguments.opts += ["TEST.SAVE_PREDICTIONS", "True"]
     if arguments.num_gpus * arguments.num_machines > 1:
         signal.signal(signal.SIGTERM, stop_children)
     try:

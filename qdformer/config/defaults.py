@@ -60,6 +60,8 @@ def add_qdformer_config(cfg: CN) -> None:
     # share some frames for their context.
     cfg.TEST.WINDOW = 10
     cfg.TEST.WINDOW_OVERLAP = 2
+    # Write the masks of evaluated sets, see qdformer.evaluation.saved_predictions.
+    cfg.TEST.SAVE_PREDICTIONS = False
     # Clips of the evaluated set that are drawn beside their ground truth after each evaluation.
     cfg.TEST.NUM_SHEETS = 4
 

@@ -44,6 +44,7 @@ from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
 from qdformer.evaluation.registry import find_evaluator
+from qdformer.evaluation.saved_predictions import PredictionWriter
 from qdformer.io.folder_lock import lock_folder
 from qdformer.layers.sync_batch_norm import convert_sync_batch_norm
 from qdformer.modeling.codebook import Codebook
@@ -242,7 +243,10 @@ class Trainer(DefaultTrainer):
         scored = find_evaluator(dataset_name)(dataset_name, folder)
         threshold = cfg.MODEL.QDFORMER.CLASS_THRESHOLD
         language = LanguageEvaluator(dataset_name, folder, class_threshold=threshold)
-        return DatasetEvaluators([scored, language])
+        evaluators = [scored, language]
+        if cfg.TEST.SAVE_PREDICTIONS:
+            evaluators.append(PredictionWriter(dataset_name, os.path.join(folder, "masks")))
+        return DatasetEvaluators(evaluators)
 
     def build_hooks(self) -> list[HookBase]:
         """Detectron2's hooks; the seed, the best checkpoint, the pictures, the skipped clips."""

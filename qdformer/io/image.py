@@ -213,5 +213,5 @@ def _check_scans(data: bytes, image: ImageFile) -> None:
 
 
 def write_image(path: str | Path, picture: np.ndarray) -> None:
-    """Writes (H, W, 3) uint8 RGB in the format that the path's ending names."""
-    cv2.imwrite(str(path), picture[..., ::-1])
+    """Writes (H, W, 3) uint8 RGB, or gray (H, W), in the format that the path's ending names."""
+    cv2.imwrite(str(path), picture[..., ::-1] if picture.ndim == 3 else picture)

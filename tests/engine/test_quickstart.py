@@ -1,3 +1,6 @@
+import json
+import math
+
 import av
 import cv2
 import pytest
@@ -6,7 +9,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from torch import nn
 
 from qdformer.data.dataset_mapper import AVSDatasetMapper
-from qdformer.engine.quickstart import SOUNDS, evaluate_sounds, show, table
+from qdformer.engine.quickstart import show
+from qdformer.engine.sound_comparison import RIGHT, WRONG, compare_sounds, save, table
 from qdformer.evaluation.language_evaluation import MEASURES
 from qdformer.io.image import read_label_map
 from tests.samples import small_config
@@ -56,22 +60,27 @@ def cfg(composed, tmp_path):
 
 
 def test_a_model_that_listens_is_right_with_the_right_sound_only(cfg):
-    (right, silence, other), language = evaluate_sounds(cfg, Listener(cfg))
-    assert language == {}
-    assert [row.sound for row in (right, silence, other)] == list(SOUNDS)
-    assert right.miou == right.foreground == pytest.approx(100)
-    assert silence.foreground == 0
-    assert other.foreground < 60
+    comparison = compare_sounds(cfg, Listener(cfg), snrs=[-20.0])
+    right, silence, other, noise = (results["avs_semantic"] for results in comparison.values())
+    assert list(comparison) == [RIGHT, *WRONG, "noise at -20 dB"]
+    assert right["mIoU"] == right["foreground_mIoU"] == pytest.approx(100)
+    assert silence["foreground_mIoU"] == noise["foreground_mIoU"] == 0
+    assert other["foreground_mIoU"] < 60
 
 
-def test_the_table_says_what_was_measured(cfg):
-    rows, _ = evaluate_sounds(cfg, Listener(cfg))
-    lines = table(rows, {}).splitlines()
+def test_the_table_says_what_was_measured(cfg, tmp_path):
+    comparison = compare_sounds(cfg, Listener(cfg))
+    lines = table(comparison, NAME).splitlines()
     assert lines[1].split() == ["right", "sound", "100.0", "100.0"]
     assert len(lines) == 4
-    measured = dict.fromkeys(MEASURES, 0.5) | {"local_cosine": 0.91}
-    line = next(line for line in table(rows, measured).splitlines() if "cosine of a local" in line)
+    comparison[RIGHT]["language"] = dict.fromkeys(MEASURES, math.nan) | {"local_cosine": 0.91}
+    lines = table(comparison, NAME).splitlines()
+    line = next(line for line in lines if "cosine of a local" in line)
     assert line.split()[-1] == "0.91"
+    save(comparison, tmp_path / "sounds.json")
+    saved = json.loads((tmp_path / "sounds.json").read_text())[RIGHT]
+    assert saved["language"]["local_cosine"] == 0.91 and saved["language"]["purity"] is None
+    assert saved["avs_semantic"]["mIoU"] == pytest.approx(100)
 
 
 def test_pictures_and_a_video_with_its_sound(cfg, tmp_path):
