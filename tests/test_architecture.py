@@ -44,12 +44,13 @@ ALLOWED = {
     "export": MODEL,
     "engine": {"config", "checkpoint", "solver", "synthetic", "video", *READERS, *MODEL},
     "predictor": {"io", "audio", "video", "data", "config", "checkpoint", "engine", *MODEL},
+    "own_data": {"io", "audio", "video", "data", "synthetic"},
     "archive": {"io", "video", "predictor"},
     "demo": {"config", "engine", "predictor", "synthetic", "video", *READERS},
     "reproduction": {"config", "checkpoint", "engine", "synthetic", "layers", *READERS},
     "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
     "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",
-                 "archive", "benchmark", "dependencies", "predictor", *READERS, *MODEL},
+                 "archive", "own_data", "benchmark", "dependencies", "predictor", *READERS, *MODEL},
 }  # fmt: skip
 """What each part of the package may import besides itself and `errors`."""
 

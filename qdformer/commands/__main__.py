@@ -14,6 +14,7 @@ COMMANDS = {
     "quickstart": ("quickstart", "compose data, train a small model, evaluate and draw: make demo"),
     "compose": ("compose_avs", "compose clips with exact ground truth"),
     "realsound": ("compose_realsound", "compose the RealSound benchmark of real recordings"),
+    "import": ("import_videos", "videos with annotations of your own as a data set"),
     "check": ("prepare_avsbench", "look through a data set before a training relies on it"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "words": (

@@ -1,0 +1,9 @@
+"""Make videos with annotations in COCO's JSON a data set to train and test on.
+
+The same as ``qdformer import``; ``--help`` lists the flags.
+"""
+
+from qdformer.commands.import_videos import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Videos with COCO's annotations, made into a tree in AVSS's layout."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qdformer.data.datasets.avsbench import LAYOUTS
+from qdformer.data.datasets.classes import BACKGROUND, read_classes
+from qdformer.data.datasets.layout import SPLITS
+from qdformer.errors import InputError
+from qdformer.io.audio_file import SAMPLE_RATE
+from qdformer.io.run_lengths import FrameAnnotation, read_annotations
+from qdformer.synthetic.layout_writer import clip_files, write_bytes, write_clip
+from qdformer.video.audio_track import SoundTrack
+from qdformer.video.reader import Picture, VideoFile
+
+MOST_FRAMES = 10
+"""Of a clip; more are cut into several."""
+
+
+def _row(name: str, split: str, sounding: list[str], num_frames: int) -> dict[str, object]:
+    # The subset whose clips are annotated in every frame, whatever their number.
+    write_row = LAYOUTS["avss"].row
+    assert write_row is not None
+    return write_row(name, split, sounding, num_frames) | {"label": "v2"}
+
+
+_LAYOUT = dataclasses.replace(LAYOUTS["avss"], row=_row)
+
+
+def import_videos(
+    videos: Sequence[str | Path], annotations: Sequence[str | Path], output: str | Path, split: str
+) -> dict[str, int]:
+    """Add videos to a split of a data set, one frame for each annotated second.
+
+    Of the frames that a file annotates, each second takes the one nearest to its middle. A second
+    without any is left out; one whose frames are listed without objects is silent. Objects are
+    those that *sound* in the frame.
+
+    Args:
+        videos: files with sound.
+        annotations: COCO's JSON of each, as CVAT and other tools export it: the last number in an
+            image's ``file_name`` is that of the frame, from 0 on; with ``begin`` and ``end``, as
+            ``demo.py`` writes them, their middle counts.
+        output: the root; the name of its folder is that of the data set.
+        split: train, val or test.
+
+    Returns:
+        Clips and frames of the split that were written.
+
+    Raises:
+        InputError: a file cannot be used, or categories differ from those that the data set has.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; give one of {', '.join(SPLITS)}")
+    if len(videos) != len(annotations):
+        raise InputError(
+            f"{len(videos)} videos and {len(annotations)} files of annotations were given; give "
+            "one for each video, in the same order"
+        )
+    root = Path(output)
+    folder = root / _LAYOUT.folders[0]
+    classes = _classes(annotations, folder)
+    rows, counted = _listed(folder), {"clips": 0, "frames": 0}
+    for video, path in zip(videos, annotations):
+        for name, frames, waveform in _clips(VideoFile(video), path, Path(video).stem):
+            present = {int(label) for _, labels in frames for label in np.unique(labels) if label}
+            sounding = [classes[label - 1] for label in sorted(present)]
+            files = clip_files(_LAYOUT, name, split, sounding, len(frames))
+            write_clip(folder, root / ".partial", files, frames, waveform)
+            rows[str(files.row["uid"])] = {k: str(v) for k, v in files.row.items()}
+            counted["clips"] += 1
+            counted["frames"] += len(frames)
+    if not counted["clips"]:
+        raise InputError(f"{annotations[0]}: annotates no frame of its video")
+    _write_lists(folder, rows, classes)
+    return counted
+
+
+def _clips(
+    video: VideoFile, path: str | Path, stem: str
+) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]], np.ndarray]]:
+    """Name, pairs of frame and labels, and sound of each run of annotated seconds."""
+    chosen, sound = _by_second(path, float(video.rate)), video.sound()
+    run: list[int] = []
+    frames: list[tuple[np.ndarray, np.ndarray]] = []
+    shown = _shown_at(video, [time for time, _ in chosen.values()])
+    for (second, (time, annotation)), picture in zip(chosen.items(), shown):
+        if picture is None:
+            raise InputError(
+                f"{path}: annotates a frame at {time:.2f} s, where {video.name} has ended; give "
+                "the annotations of this video"
+            )
+        if run and (second != run[-1] + 1 or len(run) == MOST_FRAMES):
+            yield _clip(stem, run, frames, sound)
+            run, frames = [], []
+        run.append(second)
+        frames.append((picture, _labels(annotation, picture)))
+    if run:
+        yield _clip(stem, run, frames, sound)
+
+
+def _clip(
+    stem: str, run: list[int], frames: list[tuple[np.ndarray, np.ndarray]], sound: SoundTrack
+) -> tuple[str, list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    waveform = sound.read(run[0] * SAMPLE_RATE, len(run) * SAMPLE_RATE)
+    return f"{_safe(stem)}_{run[0]:05d}", frames, waveform
+
+
+def _shown_at(video: VideoFile, times: Sequence[float]) -> Iterator[np.ndarray | None]:
+    """The picture that is shown at each of the ascending times; None after the last one's end."""
+    wanted = deque(times)
+    shown: Picture | None = None
+    for picture in video.pictures():
+        while wanted and shown is not None and picture.time > wanted[0] + 1e-3:
+            wanted.popleft()
+            yield shown.image
+        if not wanted:
+            return
+        shown = picture
+    end = shown.time + 1 / float(video.rate) if shown is not None else 0.0
+    for time in wanted:
+        yield shown.image if shown is not None and time < end + 1e-3 else None
+
+
+def _by_second(path: str | Path, rate: float) -> dict[int, tuple[float, FrameAnnotation]]:
+    """The annotated frame of each second that is nearest to its middle, and its time."""
+    spans = _spans(path)
+    best: dict[int, tuple[float, FrameAnnotation]] = {}
+    for name, annotation in read_annotations(path)[1].items():
+        if name in spans:
+            time = sum(spans[name]) / 2
+        elif numbers := re.findall(r"\d+", Path(name).stem):
+            time = int(numbers[-1]) / rate
+        else:
+            raise InputError(
+                f"{path}: its image {name} has no number in its name; the last one is taken for "
+                "that of the frame, from 0 on"
+            )
+        second = int(time)
+        if second not in best or abs(time % 1 - 0.5) < abs(best[second][0] % 1 - 0.5):
+            best[second] = time, annotation
+    return dict(sorted(best.items()))
+
+
+def _spans(path: str | Path) -> dict[str, tuple[float, float]]:
+    content = json.loads(Path(path).read_text(encoding="utf-8"))
+    return {
+        image["file_name"]: (float(image["begin"]), float(image["end"]))
+        for image in content["images"]
+        if "begin" in image and "end" in image
+    }
+
+
+def _labels(annotation: FrameAnnotation, picture: np.ndarray) -> np.ndarray:
+    labels = annotation.label_map()
+    if labels.shape != picture.shape[:2]:
+        raise InputError(
+            f"{annotation}: is {labels.shape[1]} x {labels.shape[0]} pixels, but the video is "
+            f"{picture.shape[1]} x {picture.shape[0]} as it is shown"
+        )
+    return labels
+
+
+def _classes(annotations: Sequence[str | Path], folder: Path) -> list[str]:
+    known = {str(path): list(read_annotations(path)[0]) for path in annotations}
+    assert _LAYOUT.class_list is not None
+    if (listed := folder / _LAYOUT.class_list).exists():
+        known = {str(listed): list(read_classes(listed)[1:])} | known
+    (first, classes), *others = known.items()
+    for path, names in others:
+        if names != classes:
+            raise InputError(
+                f"{path}: its categories are {', '.join(names)}, but {first} has "
+                f"{', '.join(classes)}; a data set has one list of classes"
+            )
+    return classes
+
+
+def _listed(folder: Path) -> dict[str, dict[str, str]]:
+    table = folder / _LAYOUT.table
+    if not table.exists():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        return {row["uid"]: row for row in csv.DictReader(file)}
+
+
+def _write_lists(folder: Path, rows: dict[str, dict[str, str]], classes: list[str]) -> None:
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(_LAYOUT.header), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows.values())
+    write_bytes(folder / _LAYOUT.table, table.getvalue().encode())
+    labels = {name: index for index, name in enumerate([BACKGROUND, *classes])}
+    assert _LAYOUT.class_list is not None
+    write_bytes(folder / _LAYOUT.class_list, (json.dumps(labels, indent=1) + "\n").encode())
+
+
+def _safe(name: str) -> str:
+    """A name of letters, digits and dashes, as names of clips are."""
+    return re.sub(r"[^\w-]+", "-", name).strip("-") or "video"

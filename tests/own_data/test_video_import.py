@@ -1,0 +1,145 @@
+"""Videos and COCO's annotations become clips whose labels, frames and sound are the same."""
+
+import json
+
+import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from pycocotools import mask as coco_mask
+
+from qdformer.audio.log_mel import read_waveform
+from qdformer.commands import import_videos as command
+from qdformer.engine.setup import register_roots
+from qdformer.errors import InputError
+from qdformer.io.image import read_image, read_label_map
+from qdformer.own_data.video_import import MOST_FRAMES, import_videos
+from tests.videos import write_lossless
+
+RATE, SIZE, NAMES = 4, (48, 64), ["dog", "car"]
+
+
+def picture(number):
+    """Frame ``number``: gray of a brightness that tells it."""
+    return np.full((*SIZE, 3), 10 + 3 * number, np.uint8)
+
+
+@pytest.fixture
+def video(tmp_path):
+    """15 s at 4 frames a second; second t sounds like t."""
+    sound = np.repeat(np.arange(15, dtype=np.float32) / 100, 16000)
+    frames = [picture(number) for number in range(15 * RATE)]
+    return write_lossless(tmp_path / "my video.mkv", frames, sound, rate=RATE)
+
+
+def region(number):
+    """Where the dog is in frame ``number``."""
+    labels = np.zeros(SIZE, np.uint8)
+    labels[number % 8 : number % 8 + 10, 5:25] = 1
+    return labels
+
+
+def annotations(path, numbers, silent=(), names=NAMES, size=SIZE, **times):
+    images, objects = [], []
+    for index, number in enumerate(numbers):
+        image = {"id": index, "file_name": f"frame_{number:06d}.PNG", "height": size[0],
+                 "width": size[1]}  # fmt: skip
+        if times:
+            image |= {"begin": times["begin"][index], "end": times["end"][index]}
+        images.append(image)
+        if number in silent:
+            continue
+        code = coco_mask.encode(np.asfortranarray(region(number)))
+        objects.append(
+            {"id": len(objects) + 1, "image_id": index, "category_id": 7, "iscrowd": 0,
+             "segmentation": {"size": list(size), "counts": code["counts"].decode()}}
+        )  # fmt: skip
+    categories = [{"id": 7 + 2 * k, "name": name} for k, name in enumerate(names)]
+    content = {"images": images, "annotations": objects, "categories": categories}
+    path.write_text(json.dumps(content))
+    return path
+
+
+def registered(root, split):
+    register_roots([str(root)])
+    name = f"{root.name}_avss_{split}"
+    records = DatasetCatalog.get(name)
+    return records, MetadataCatalog.get(name)
+
+
+@pytest.fixture
+def root(tmp_path, request):
+    """Of a name of its own, as names stay registered."""
+    return tmp_path / f"own_{abs(hash(request.node.name)) % 10**8}"
+
+
+def test_clips_are_the_annotated_seconds(video, tmp_path, root):
+    """One frame a second, the nearest to its middle; seconds 2 and 12 are not annotated."""
+    numbers = [n for n in range(15 * RATE) if n // RATE not in (2, 12) and n % RATE != 3]
+    silent = [n for n in numbers if n // RATE == 4]
+    given = annotations(tmp_path / "a.json", numbers, silent)
+    assert import_videos([video], [given], root, "train") == {"clips": 3, "frames": 13}
+    records, metadata = registered(root, "train")
+    assert metadata.stuff_classes[1:] == NAMES
+    seconds = [[0, 1], list(range(3, 12)), [13, 14]]
+    for record, expected in zip(records, seconds, strict=True):
+        sound = read_waveform(record["audio_file_name"])
+        assert len(sound) == 16000 * len(expected)
+        for t, second in enumerate(expected):
+            middle = RATE * second + RATE // 2
+            np.testing.assert_allclose(sound[16000 * t : 16000 * (t + 1)], second / 100, atol=1e-4)
+            frame = read_image(record["file_names"][t]).astype(int)
+            assert np.abs(frame - picture(middle)).max() <= 2
+            labels = read_label_map(record["sem_seg_file_names"][t], record["label_format"],
+                                    metadata.stuff_colors)  # fmt: skip
+            assert (labels == (0 if second == 4 else region(middle))).all()
+
+
+def test_times_count_where_they_are_given(video, tmp_path, root):
+    given = annotations(
+        tmp_path / "a.json", [70, 80], begin=[3.0, 4.0], end=[4.0, 5.0]
+    )  # fmt: skip
+    import_videos([video], [given], root, "train")
+    (record,), _ = registered(root, "train")
+    frame = read_image(record["file_names"][0]).astype(int)
+    assert np.abs(frame - picture(3 * RATE + RATE // 2)).max() <= 2
+
+
+def test_long_runs_are_cut_and_splits_added(video, tmp_path, root):
+    given = annotations(tmp_path / "a.json", range(0, 15 * RATE, RATE))
+    import_videos([video], [given], root, "train")
+    import_videos([video], [given], root, "train")  # the same again is the same
+    lengths = [len(record["file_names"]) for record in registered(root, "train")[0]]
+    assert sorted(lengths) == [15 - MOST_FRAMES, MOST_FRAMES]
+    few = annotations(tmp_path / "b.json", [0, 4])
+    other = video.rename(video.with_name("other.mkv"))
+    command.main(
+        ["--videos", str(other), "--annotations", str(few), "--output", str(root), "--split",
+         "test"]
+    )  # fmt: skip
+    assert [len(record["file_names"]) for record in registered(root, "test")[0]] == [2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"numbers": [400]}, "has ended"),
+        ({"numbers": [0], "size": (24, 64)}, "64 x 24 pixels"),
+        ({"numbers": []}, "no frame"),
+    ],
+)
+def test_what_does_not_fit_is_named(video, tmp_path, root, changes, message):
+    given = annotations(tmp_path / "a.json", **{"silent": [0]} | changes)
+    with pytest.raises(InputError, match=message):
+        import_videos([video], [given], root, "train")
+
+
+def test_a_data_set_has_one_list_of_classes(video, tmp_path, root):
+    import_videos([video], [annotations(tmp_path / "a.json", [0])], root, "train")
+    with pytest.raises(InputError, match="categories are car, dog"):
+        other = annotations(tmp_path / "b.json", [0], names=NAMES[::-1])
+        import_videos([video], [other], root, "test")
+
+
+def test_each_video_has_its_annotations(video, tmp_path, root):
+    with pytest.raises(InputError, match="1 videos and 2 files"):
+        import_videos([video], ["a.json", "b.json"], root, "train")
