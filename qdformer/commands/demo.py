@@ -3,7 +3,7 @@
 demo.py --input video.mp4 --weights model_final.safetensors --output output/demo [KEY VALUE ...]
 
 --input takes several videos, folders and patterns, too. Each video gets a folder of its name with
-overlay.mp4, masks/, annotations.json (qdformer/demo/annotation.py says what is in it) and
+overlay.mp4, frames/, masks/, annotations.json (qdformer/demo/annotation.py says what is in it) and
 time_line.png.
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 from detectron2.data import Metadata
 from PIL import Image
 
-from qdformer.demo.annotation import Annotation
+from qdformer.demo.annotation import FRAME_NAME, MASK_NAME, Annotation
 from qdformer.demo.history import History
 from qdformer.demo.preview import Preview
 from qdformer.errors import InputError
@@ -24,7 +24,7 @@ from qdformer.video.writer import write_annotated_video
 from qdformer.visualization.motion import motion
 from qdformer.visualization.overlay import Layer
 
-OVERLAY, MASKS, ANNOTATIONS = "overlay.mp4", "masks", "annotations.json"
+OVERLAY, ANNOTATIONS = "overlay.mp4", "annotations.json"
 TIME_LINE, PREVIEW = "time_line.png", "preview.gif"
 
 
@@ -76,11 +76,14 @@ def annotate(
     history = History(metadata, options.every)
     preview = Preview(metadata, options.every)
     with whole_folder(folder) as partial:
-        (partial / MASKS).mkdir()
+        for name in (FRAME_NAME, MASK_NAME):
+            (partial / name).parent.mkdir()
 
         def recorded() -> Iterator[SegmentedFrame]:
             for frame in predictor(video, options.every):
-                _write_label_map(partial / annotation.add(frame), frame.label_map, metadata)
+                picture, label_map = annotation.add(frame)
+                Image.fromarray(frame.image).save(partial / picture, quality=95)
+                _write_label_map(partial / label_map, frame.label_map, metadata)
                 history.add(frame)
                 if options.preview:
                     preview.add(frame)

@@ -9,7 +9,7 @@ from pycocotools import mask as rle
 from qdformer.predictor import SegmentedFrame
 from qdformer.video.reader import VideoFile
 
-MASK_NAME = "masks/{:06d}.png"
+FRAME_NAME, MASK_NAME = "frames/{:06d}.jpg", "masks/{:06d}.png"
 
 
 class Annotation:
@@ -21,8 +21,8 @@ class Annotation:
     - ``info``: ``video``, ``rate`` (frames per second), ``every`` (seconds between segmented
       frames), ``sound_track`` (from 0; None without sound);
     - in ``images``: ``begin`` and ``end``, seconds that the frame stands for, and ``local_codes``
-      and ``global_codes``, codewords of its tokens (None without a codebook); ``file_name`` is the
-      label map, whose pixels are ``category_id`` and 0 for background;
+      and ``global_codes``, codewords of its tokens (None without a codebook), and ``label_map``, a
+      picture whose pixels are ``category_id`` and 0 for background;
     - in ``annotations``: ``score``, the highest probability that a token gives the class.
     """
 
@@ -51,17 +51,18 @@ class Annotation:
             "annotations": [],
         }
 
-    def add(self, frame: SegmentedFrame) -> str:
+    def add(self, frame: SegmentedFrame) -> tuple[str, str]:
         """Add the next segmented frame.
 
         Returns:
-            The name that its label map is to have.
+            The names that its picture and its label map are to have.
         """
         images, annotations = self.document["images"], self.document["annotations"]
-        name = MASK_NAME.format(len(images))
+        picture, label_map = (name.format(len(images)) for name in (FRAME_NAME, MASK_NAME))
         image = {
             "id": len(images),
-            "file_name": name,
+            "file_name": picture,
+            "label_map": label_map,
             **self._size,
             "begin": frame.begin,
             "end": frame.end,
@@ -84,4 +85,4 @@ class Annotation:
                     "score": float(score),
                 }
             )
-        return name
+        return picture, label_map

@@ -6,14 +6,17 @@ from contextlib import redirect_stdout
 
 import numpy as np
 import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 from pycocotools.coco import COCO
 
 import qdformer.demo.annotate
 from qdformer.demo.annotate import AnnotateOptions, annotate, overlaid, whole_folder
 from qdformer.demo.history import History
+from qdformer.engine.setup import register_roots
 from qdformer.errors import InputError
-from qdformer.io.image import read_image
+from qdformer.io.image import read_image, read_label_map
+from qdformer.own_data.video_import import import_videos
 from qdformer.video.reader import Picture, VideoFile
 from qdformer.visualization.overlay import Layer
 
@@ -29,8 +32,9 @@ def annotated(predictor, video, tmp_path_factory):
 def test_the_folder_holds_what_is_promised(annotated):
     folder, _, seconds = annotated
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
-    masks = [f"masks/{index:06d}.png" for index in range(3)]
-    assert names == ["annotations.json", "masks", *masks, "overlay.mp4", "time_line.png"]
+    frames = ["frames", *(f"frames/{index:06d}.jpg" for index in range(3))]
+    masks = ["masks", *(f"masks/{index:06d}.png" for index in range(3))]
+    assert names == ["annotations.json", *frames, *masks, "overlay.mp4", "time_line.png"]
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert seconds == pytest.approx([index / 5 for index in range(15)])
     assert read_image(folder / "time_line.png").std() > 0
@@ -59,7 +63,8 @@ def test_label_maps_and_annotations_say_what_the_predictor_does(annotated, predi
         assert (image["begin"], image["end"]) == (frame.begin, frame.end)
         assert image["local_codes"] == frame.local_codes.tolist()
         assert image["global_codes"] == frame.global_codes.tolist()
-        with Image.open(folder / image["file_name"]) as file:
+        assert np.abs(read_image(folder / image["file_name"]) - frame.image.astype(int)).mean() < 8
+        with Image.open(folder / image["label_map"]) as file:
             assert file.mode == "P"
             assert np.array_equal(np.asarray(file), frame.label_map)
             colors = np.asarray(file.convert("RGB"))
@@ -78,6 +83,22 @@ def test_label_maps_and_annotations_say_what_the_predictor_does(annotated, predi
             assert annotation["bbox"] == box
             drawn += 1
     assert drawn == len(document["annotations"]) > 0
+
+
+def test_annotations_can_be_trained_on(annotated, predictor, video, tmp_path):
+    """The way back: frames and masks of the imported data set are those that were found."""
+    root = tmp_path / "way_back"
+    import_videos([video], [annotated[0] / "annotations.json"], root, "train")
+    register_roots([str(root)])
+    (record,) = DatasetCatalog.get("way_back_avss_train")
+    metadata = MetadataCatalog.get("way_back_avss_train")
+    assert list(metadata.stuff_classes) == list(predictor.metadata.stuff_classes)
+    for name, labels, frame in zip(
+        record["file_names"], record["sem_seg_file_names"], predictor(video), strict=True
+    ):
+        found = read_label_map(labels, record["label_format"], metadata.stuff_colors)
+        assert np.array_equal(found, frame.label_map)
+        assert np.abs(read_image(name) - frame.image.astype(int)).mean() < 8
 
 
 def test_the_history_is_that_of_the_results(annotated, predictor, video):
