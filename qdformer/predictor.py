@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from torch import Tensor
@@ -101,18 +101,10 @@ class AudioVisualPredictor:
         Raises:
             InputError: the file or a setting cannot be used.
         """
+        self.cfg, self.metadata = model_config(trained, overrides, device)
         described = None
         if isinstance(trained, CfgNode):
-            self.cfg = trained.clone()
-            self.metadata = MetadataCatalog.get(trained.DATASETS.TEST[0])
             described = run_metadata(trained, trained.DATASETS.TEST[0])
-        else:
-            self.cfg, self.metadata = read_metadata(os.fspath(trained))
-        self.cfg.defrost()
-        override(self.cfg, list(overrides))
-        present = torch.cuda.is_available() or not self.cfg.MODEL.DEVICE.startswith("cuda")
-        self.cfg.MODEL.DEVICE = device or (self.cfg.MODEL.DEVICE if present else "cpu")
-        check_device(self.cfg.MODEL.DEVICE)
         self.model = build_model(self.cfg).eval()
         checkpointer = AVSCheckpointer(self.model, complete=True, description=described)
         checkpointer.load(self.cfg.MODEL.WEIGHTS)
@@ -195,6 +187,22 @@ class AudioVisualPredictor:
                     log_mel=window.clip["audio"][index, 0].numpy(),
                     network_size=tuple(window.clip["image"].shape[-2:]),
                 )  # fmt: skip
+
+
+def model_config(
+    trained: str | os.PathLike | CfgNode, overrides: Sequence[str] = (), device: str | None = None
+) -> tuple[CfgNode, Metadata]:
+    """The config and the classes of a trained model; see :class:`AudioVisualPredictor`."""
+    if isinstance(trained, CfgNode):
+        cfg, metadata = trained.clone(), MetadataCatalog.get(trained.DATASETS.TEST[0])
+    else:
+        cfg, metadata = read_metadata(os.fspath(trained))
+    cfg.defrost()
+    override(cfg, list(overrides))
+    present = torch.cuda.is_available() or not cfg.MODEL.DEVICE.startswith("cuda")
+    cfg.MODEL.DEVICE = device or (cfg.MODEL.DEVICE if present else "cpu")
+    check_device(cfg.MODEL.DEVICE)
+    return cfg, metadata
 
 
 class Sound(Protocol):

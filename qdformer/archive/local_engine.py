@@ -7,6 +7,7 @@ import multiprocessing
 import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,7 +28,8 @@ class LocalEngine:
 
     def __init__(
         self,
-        predictor: AudioVisualPredictor,
+        load: Callable[[], AudioVisualPredictor],
+        cfg: CfgNode,
         *,
         every: float,
         workers: int,
@@ -36,13 +38,14 @@ class LocalEngine:
     ):
         """
         Args:
-            predictor: the model.
+            load: makes the model, while the first videos are decoded.
+            cfg: of the model.
             every: seconds between segmented frames.
             workers: processes that decode.
             batch: the most windows that go through the network together.
             imports: modules that the processes import first.
         """
-        self.predictor, self.every = predictor, every
+        self.load, self.cfg, self.every = load, cfg, every
         self.workers, self.batch, self.imports = workers, batch, tuple(imports)
 
     def __call__(self, items: Sequence[tuple[int, Item]]) -> Iterator[Part | Failure]:
@@ -56,14 +59,14 @@ class LocalEngine:
         for reader in readers:
             reader.start()
         try:
-            reading = len(readers)
+            predictor, reading = self._predictor, len(readers)
             while reading:
                 events = [feed.read.get()]
                 while len(events) < self.batch and not feed.read.empty():
                     events.append(feed.read.get())
                 windows = [event for event in events if isinstance(event, WindowOfItem)]
                 if windows:
-                    yield from segment_windows(self.predictor, windows, self.every)
+                    yield from segment_windows(predictor, windows, self.every)
                 yield from (event for event in events if isinstance(event, Failure))
                 for event in events:
                     if isinstance(event, Exception):
@@ -72,8 +75,12 @@ class LocalEngine:
         finally:
             feed.stop()
 
+    @cached_property
+    def _predictor(self) -> AudioVisualPredictor:
+        return self.load()
+
     def _worker(self) -> _Worker:
-        return _Worker(self.predictor.cfg, self.every, self.imports)
+        return _Worker(self.cfg, self.every, self.imports)
 
 
 class _Feed:

@@ -16,7 +16,7 @@ import signal
 import sys
 
 from qdformer.commands import runner
-from qdformer.demo.command_line import add_model_options, load_predictor
+from qdformer.demo.command_line import add_model_options, load_model_config, load_predictor
 from qdformer.errors import InputError
 from qdformer.predictor import checked_span
 
@@ -47,12 +47,12 @@ def _run(args: argparse.Namespace) -> int:
         tables.failed.clear()
     if all(item.name in tables.done | tables.failed.keys() for item in items):
         return _report(args.output, tables)
-    predictor = load_predictor(args)
+    load, cfg = functools.partial(load_predictor, args), load_model_config(args)
     engine: Engine
     if args.engine == "ray":
         engine = RayEngine(
-            functools.partial(load_predictor, args),
-            predictor.cfg,
+            load,
+            cfg,
             every=every,
             actors=args.actors,
             batch=args.batch,
@@ -62,7 +62,12 @@ def _run(args: argparse.Namespace) -> int:
         )
     else:
         engine = LocalEngine(
-            predictor, every=every, workers=args.workers, batch=args.batch, imports=args.imports
+            load,
+            cfg,
+            every=every,
+            workers=args.workers,
+            batch=args.batch,
+            imports=args.imports,
         )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -2,10 +2,12 @@
 
 import argparse
 
+from detectron2.config import CfgNode
+
 from qdformer.config.loading import load_config
 from qdformer.config.validation import check_config
 from qdformer.engine.setup import check_datasets, register_roots
-from qdformer.predictor import AudioVisualPredictor
+from qdformer.predictor import AudioVisualPredictor, model_config
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -31,10 +33,19 @@ def load_predictor(args: argparse.Namespace) -> AudioVisualPredictor:
     Raises:
         InputError: the model cannot be loaded.
     """
+    return AudioVisualPredictor(*_trained(args))
+
+
+def load_model_config(args: argparse.Namespace) -> CfgNode:
+    """The config of :func:`load_predictor`'s model, which is not made for it."""
+    return model_config(*_trained(args))[0]
+
+
+def _trained(args: argparse.Namespace) -> tuple[str | CfgNode, list[str], str | None]:
     if not args.config_file:
-        return AudioVisualPredictor(args.weights, args.opts, args.device)
+        return args.weights, args.opts, args.device
     cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
     check_config(cfg)
     register_roots(cfg.DATASETS.AVS_ROOTS)
     check_datasets(cfg, eval_only=True)
-    return AudioVisualPredictor(cfg, device=args.device)
+    return cfg, [], args.device

@@ -53,11 +53,11 @@ def assert_rows_of(predictor, rows, videos, every=1.0):
 
 @pytest.fixture
 def engine(predictor):
-    return LocalEngine(predictor, every=1.0, workers=1, batch=3)
+    return LocalEngine(lambda: predictor, predictor.cfg, every=1.0, workers=1, batch=3)
 
 
 def test_rows_are_what_the_predictor_says(predictor, videos, tmp_path):
-    engine = LocalEngine(predictor, every=1.0, workers=2, batch=3)
+    engine = LocalEngine(lambda: predictor, predictor.cfg, every=1.0, workers=2, batch=3)
     predict_archive(find_items([str(videos)]), engine, ArchiveTables(tmp_path, RUN))
     rows = read(tmp_path)
     assert sorted(row["name"] for row in rows) == sorted(VIDEOS)
@@ -114,7 +114,14 @@ def test_a_process_that_dies_is_replaced(predictor, videos, tmp_path, monkeypatc
     archive.mkdir()
     for name in ("0.mp4", "always.mp4", "once.mp4", "4.mp4"):
         (archive / name).write_bytes((videos / "a.mp4").read_bytes())
-    engine = LocalEngine(predictor, every=1.0, workers=1, batch=2, imports=("tests.archive.dying",))
+    engine = LocalEngine(
+        lambda: predictor,
+        predictor.cfg,
+        every=1.0,
+        workers=1,
+        batch=2,
+        imports=("tests.archive.dying",),
+    )
     output = tmp_path / "output"
     predict_archive(find_items([str(archive)]), engine, ArchiveTables(output, RUN))
     assert sorted(row["name"] for row in read(output)) == ["0.mp4", "4.mp4", "once.mp4"]
