@@ -18,6 +18,7 @@ import qdformer.modeling.meta_arch.qdformer  # noqa: F401
 import qdformer.modeling.meta_arch.time_domain  # noqa: F401
 from qdformer.audio.log_mel import mono_samples, required_samples
 from qdformer.checkpoint.checkpointer import AVSCheckpointer
+from qdformer.checkpoint.hub import PREFIX
 from qdformer.checkpoint.metadata import read_metadata, run_metadata
 from qdformer.config.loading import override
 from qdformer.config.validation import check_device
@@ -92,9 +93,10 @@ class AudioVisualPredictor:
     ):
         """
         Args:
-            trained: a checkpoint of this project, which carries its config and its classes, or a
-                config: then ``MODEL.WEIGHTS`` names the weights and ``DATASETS.TEST`` a registered
-                data set with the classes.
+            trained: a checkpoint of this project, which carries its config and its classes
+                (``hf://owner/name`` fetches one from the Hugging Face Hub), or a config: then
+                ``MODEL.WEIGHTS`` names the weights and ``DATASETS.TEST`` a registered data set with
+                the classes.
             overrides: keys and values of the config in turn.
             device: "cpu", "cuda", ...; by default the config's, or the CPU where that is not there.
 
@@ -110,6 +112,11 @@ class AudioVisualPredictor:
         checkpointer.load(self.cfg.MODEL.WEIGHTS)
         if self.cfg.MODEL.QDFORMER.FAST_INFERENCE:
             fuse_for_inference(self.model)
+
+    @classmethod
+    def from_pretrained(cls, name: str, **options: Any) -> "AudioVisualPredictor":
+        """A model of the Hugging Face Hub, ``owner/name``; ``options`` as for the constructor."""
+        return cls(f"{PREFIX}{name}", **options)
 
     def __call__(
         self,

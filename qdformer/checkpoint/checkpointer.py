@@ -9,6 +9,7 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from torch import nn
 
+from qdformer.checkpoint.hub import local_file
 from qdformer.checkpoint.metadata import reconcile
 from qdformer.checkpoint.weights import all_finite, read_weights, write_weights
 from qdformer.errors import InputError
@@ -157,6 +158,7 @@ class AVSCheckpointer(DetectionCheckpointer):
                 "MODEL.WEIGHTS is empty; give the checkpoint to evaluate, e.g. "
                 "MODEL.WEIGHTS output/model_final.safetensors"
             )
+        path = local_file(path)
         if path and "://" not in path and not Path(path).is_file():
             raise InputError(f"{path}: no such file; MODEL.WEIGHTS must name a checkpoint")
         self._path = path

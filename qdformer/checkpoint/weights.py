@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from qdformer.checkpoint.hub import local_file
 from qdformer.checkpoint.tflite_weights import read_convolutions
 from qdformer.errors import InputError, make_folder
 from qdformer.io.atomic_write import atomic_write
@@ -32,10 +33,11 @@ def read_weights(path: str) -> dict[str, Any]:
     """Reads a checkpoint or a file of weights, without executing what it contains.
 
     Args:
-        path: ``*.safetensors``, the form for files from elsewhere, which need no more memory than
-            they are large; ``*.pkl`` of Detectron2 or Caffe2; ``*.tflite``, see
-            :func:`.tflite_weights.read_convolutions`; anything else is a file of
-            ``torch.save``, of which the newer format (a zip file) is verified by its checksums.
+        path: of a file, or ``hf://owner/name``, see :func:`.hub.local_file`. ``*.safetensors`` is
+            the form for files from elsewhere, which need no more memory than they are large;
+            ``*.pkl`` of Detectron2 or Caffe2; ``*.tflite``, see
+            :func:`.tflite_weights.read_convolutions`; anything else is a file of ``torch.save``, of
+            which the newer format (a zip file) is verified by its checksums.
 
     Returns:
         What the file holds, with at least ``model``: names and tensors, or arrays. A plain dict of
@@ -46,6 +48,7 @@ def read_weights(path: str) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, it is damaged, or it holds anything else.
     """
+    path = local_file(path)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file; {_EXPECTED}")
     try:
