@@ -17,6 +17,7 @@ import torch
 from qdformer.benchmark.report import describe_machine
 from qdformer.commands import runner
 from qdformer.engine.hooks import Preempted
+from qdformer.reproduction.experiment_file import read_experiment
 from qdformer.reproduction.experiments import EXPERIMENTS, find_experiment
 from qdformer.reproduction.figures import FigureOptions, draw_figure
 from qdformer.reproduction.report import write_report
@@ -25,7 +26,9 @@ from qdformer.reproduction.runs import execute, plan
 
 def _run(args: argparse.Namespace) -> None:
     """Run what is missing and write the report."""
-    experiment = find_experiment(args.experiment)
+    own = Path(args.experiment).suffix in (".yaml", ".yml")
+    experiment = (read_experiment if own else find_experiment)(args.experiment)
+    name = Path(args.experiment).stem
     output = Path(args.output)
     runs = plan(
         experiment,
@@ -39,10 +42,10 @@ def _run(args: argparse.Namespace) -> None:
     try:
         execute(runs)
         options = FigureOptions(tuple(args.snr), args.noise, tuple(args.classes))
-        pictures = draw_figure(args.experiment, runs, options)
+        pictures = draw_figure(name, runs, options)
     finally:
         machine = describe_machine("cuda" if torch.cuda.is_available() else "cpu")
-        files = write_report(output / args.experiment, experiment, runs, pictures, machine)
+        files = write_report(output / name, experiment, runs, pictures, machine)
         print("\n".join(f"Report: {file}" for file in files))
 
 
@@ -53,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     )
     runner.add_import_flag(result)
     add = result.add_argument
-    add("experiment", help=", ".join(EXPERIMENTS))
+    add("experiment", help=f"{', '.join(EXPERIMENTS)}, or a yaml")
     add("--data", nargs="+", required=True, help="names without _train, _test")
     add("--config-file", required=True, help="that the rows change")
     add("--seeds", type=int, default=1, help="runs of each row")

@@ -20,12 +20,14 @@ class Row:
         overrides: config keys and their values.
         published: the paper's figure by layout, ``"s4"``, ``"ms3"`` or ``"avss"``.
         weights_of: the row whose weights are evaluated; "" trains.
+        config: a config file of its own; "" for that of the command.
     """
 
     name: str
     overrides: dict[str, Any] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
     weights_of: str = ""
+    config: str = ""
 
 
 @dataclass(frozen=True)

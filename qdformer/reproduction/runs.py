@@ -105,13 +105,15 @@ def plan(
     register_roots(cfg.DATASETS.AVS_ROOTS)
     for name in data:
         load_records(f"{name}_train"), load_records(f"{name}_test")
-    scheduled = {name: config_of(name, config_file, overrides) for name in data}
+    files = dict.fromkeys(find_config(row.config) or config_file for row in experiment.rows)
+    scheduled = {(name, file): config_of(name, file, overrides) for name in data for file in files}
     runs: list[Run] = []
     for name in data:
         for seed in range(seeds):
             trained: dict[str, Path] = {}
             for row in experiment.rows:
-                cfg = _config(row, name, seed, scheduled[name], overrides)
+                file = scheduled[name, find_config(row.config) or config_file]
+                cfg = _config(row, name, seed, file, overrides)
                 weights = trained[row.weights_of] if row.weights_of else None
                 source = cfg.dump() + str(weights and weights.name)
                 digest = hashlib.sha256(source.encode()).hexdigest()[:10]
