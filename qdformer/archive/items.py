@@ -47,10 +47,11 @@ def find_items(given: Sequence[str]) -> list[Item]:
     """The videos that the user means.
 
     Args:
-        given: folders, taken with the folders in them, whose videos are named by their path from
-            there; manifests (csv, jsonl or parquet) with a column ``video``, a path from the
-            manifest's folder on, and maybe ``name``; WebDataset's shards (``*.tar``), whose videos
-            are named ``<shard>/<member>``; videos; or patterns of any of these.
+        given: folders, taken with the folders in them (not with links to such), whose videos are
+            named by their path from there; manifests (csv, jsonl or parquet) with a column
+            ``video``, a path from the manifest's folder on, and maybe ``name``; WebDataset's shards
+            (``*.tar``), whose videos are named ``<shard>/<member>``; videos; or patterns of any of
+            these.
 
     Returns:
         In the order given, within a folder and a pattern by name.
@@ -84,51 +85,84 @@ def _matches(text: str) -> list[Path]:
 def _items(path: Path) -> Iterable[Item]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES)
-        return [Item(file.relative_to(path).as_posix(), str(file)) for file in files]
-    if path.suffix == ".tar":
+        return [_item(file.relative_to(path).as_posix(), file) for file in files]
+    if path.suffix.lower() == ".tar":
         return _members(path)
-    if path.suffix in MANIFESTS:
+    if path.suffix.lower() in MANIFESTS:
         return _listed(path)
-    return [Item(path.name, str(path))]
+    return [_item(path.name, path)]
+
+
+def _item(name: str, path: Path, offset: int = 0, size: int | None = None) -> Item:
+    # Names of files may hold bytes that are no text.
+    name = name.encode(errors="backslashreplace").decode()
+    return Item(name, os.path.abspath(path), offset, size)
 
 
 def _members(path: Path) -> Iterator[Item]:
     try:
         with tarfile.open(path, "r:") as shard:
             for member in shard:
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES:
-                    name = f"{path.name}/{member.name}"
-                    yield Item(name, str(path), member.offset_data, member.size)
-    except (tarfile.TarError, OSError) as error:
+                if member.isdir() or Path(member.name).suffix.lower() not in SUFFIXES:
+                    continue
+                if not member.isfile() or member.issparse():
+                    raise InputError(
+                        f"{path}: its member {member.name} is a link or has holes; write shards of "
+                        "whole files"
+                    )
+                yield _item(f"{path.name}/{member.name}", path, member.offset_data, member.size)
+            end = shard.offset
+        _check_end(path, end)
+    except InputError:
+        raise
+    except (tarfile.TarError, OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a shard ({error}); give a whole .tar") from (
             error
+        )
+
+
+def _check_end(path: Path, end: int) -> None:
+    """An archive ends with zeros, where ``tarfile`` takes whatever it cannot read for the end."""
+    with path.open("rb") as file:
+        file.seek(end)
+        rest, any_left = file.read(tarfile.BLOCKSIZE), False
+        ended = len(rest) == tarfile.BLOCKSIZE
+        while rest and not any_left:
+            any_left = any(rest)
+            rest = file.read(2**20)
+    if any_left or not ended:
+        raise InputError(
+            f"{path}: is cut off, damaged or followed by another archive behind byte {end}; give "
+            "whole shards, each as a file"
         )
 
 
 def _listed(path: Path) -> Iterator[Item]:
     try:
         rows = list(_rows(path))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error) as error:
         raise InputError(
             f"{path}: cannot be read as a manifest ({error}); give csv with a header, jsonl with "
             "an object a line, or parquet"
         ) from error
     for number, row in enumerate(rows, start=1):
-        video = row.get("video")
+        video, name = row.get("video"), row.get("name")
         if not isinstance(video, str) or not video:
             raise InputError(
                 f"{path}: row {number} has no video; give a column video with paths from the "
                 "manifest's folder on"
             )
-        yield Item(str(row.get("name") or video), str(path.parent / video))
+        if name and not isinstance(name, str):
+            raise InputError(f"{path}: row {number} has the name {name!r}; give a text, or none")
+        yield _item(name or video, path.parent / video)
 
 
 def _rows(path: Path) -> Iterable[dict[str, Any]]:
-    if path.suffix == ".parquet":
+    if path.suffix.lower() == ".parquet":
         import pyarrow.parquet
 
         return pyarrow.parquet.read_table(path).to_pylist()
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".csv":
-        return csv.DictReader(io.StringIO(text))
-    return [dict(json.loads(line)) for line in text.splitlines() if line.strip()]
+    text = path.read_text(encoding="utf-8-sig")
+    if path.suffix.lower() == ".csv":
+        return csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    return [dict(json.loads(line)) for line in text.split("\n") if line.strip()]

@@ -164,7 +164,7 @@ def _serve(connection: Connection, cfg: CfgNode, every: float, imports: tuple[st
     while True:
         try:
             number, item = connection.recv()
-        except EOFError:
+        except (EOFError, OSError):  # whoever asked is gone
             return
         for event in read_item(number, item, cfg, every):
             connection.send(event)

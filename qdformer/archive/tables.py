@@ -17,6 +17,7 @@ A row of the errors has ``name``, ``error``, one sentence, and ``attempts``.
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +71,7 @@ ERRORS = pyarrow.schema(
     ]
 )
 
+_NUMBERED = re.compile(r"results-\d+\.parquet")
 _RUN, _RESULTS, _ERRORS = "archive.json", "results-{:05d}.parquet", "errors.parquet"
 _ROWS, _SECONDS = 1000, 60.0  # the most rows of a file, and how much work a crash may cost
 
@@ -96,13 +98,15 @@ class ArchiveTables:
         self.folder = Path(folder)
         make_folder(self.folder, f"the output folder {folder}")
         self._lock = lock_folder(self.folder)
-        self._check_run(run)
-        parts = sorted(self.folder.glob(_RESULTS.replace("{:05d}", "*")))
-        self.done = {name for part in parts for name in _column(part, "name")}
+        self._run, self._begun = run, self._is_begun(run)
+        parts = [path for path in self.folder.iterdir() if _NUMBERED.fullmatch(path.name)]
+        self.done = {row["name"] for part in parts for row in _read(part, ["name"])}
         self._next = 1 + max((int(part.stem.rpartition("-")[2]) for part in parts), default=-1)
         errors = self.folder / _ERRORS
-        rows = pyarrow.parquet.read_table(errors).to_pylist() if errors.exists() else []
-        self.failed: dict[str, dict[str, Any]] = {row["name"]: row for row in rows}
+        rows = _read(errors, ERRORS.names) if errors.exists() else []
+        self.failed: dict[str, dict[str, Any]] = {
+            row["name"]: row for row in rows if row["name"] not in self.done
+        }
         self._rows: list[dict[str, Any]] = []
         self._written = time.monotonic()
 
@@ -117,7 +121,8 @@ class ArchiveTables:
 
     def fail(self, name: str, error: str, attempts: int) -> None:
         """Add a video's row of errors."""
-        self.failed[name] = {"name": name, "error": error, "attempts": attempts}
+        text = error.encode(errors="backslashreplace").decode()
+        self.failed[name] = {"name": name, "error": text, "attempts": attempts}
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -129,6 +134,8 @@ class ArchiveTables:
         Raises:
             InputError: it cannot be written.
         """
+        if not self._begun:
+            self._write_run()
         if self._rows:
             self._write(_RESULTS.format(self._next), self._rows, RESULTS)
             self._next, self._rows = self._next + 1, []
@@ -149,14 +156,30 @@ class ArchiveTables:
                 "to continue"
             ) from error
 
-    def _check_run(self, run: dict[str, Any]) -> None:
+    def _write_run(self) -> None:
+        path = self.folder / _RUN
+        try:
+            write_json(path, self._run)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); make room, then run the same "
+                "command again"
+            ) from error
+        self._begun = True
+
+    def _is_begun(self, run: dict[str, Any]) -> bool:
+        """Whether there are tables of this run; those of another are left alone."""
         path = self.folder / _RUN
         if not path.exists():
-            write_json(path, run)
-            return
+            if any(_NUMBERED.fullmatch(other.name) for other in self.folder.iterdir()):
+                raise InputError(
+                    f"{self.folder}: holds tables, and no {_RUN} beside them tells of which run; "
+                    "choose another output folder"
+                )
+            return False
         try:
             before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read; choose another output folder") from error
         if differing := [key for key, value in run.items() if before.get(key) != value]:
             told = ", ".join(f"{key} {before.get(key)} (now {run[key]})" for key in differing)
@@ -164,12 +187,17 @@ class ArchiveTables:
                 f"{self.folder}: holds the tables of a run with {told}; give the same to continue "
                 "it, or choose another output folder"
             )
+        return True
 
 
-def _column(path: Path, name: str) -> list[Any]:
+def _read(path: Path, columns: Sequence[str]) -> list[dict[str, Any]]:
     try:
-        return pyarrow.parquet.read_table(path, columns=[name])[name].to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
+        table = pyarrow.parquet.ParquetFile(path).read(columns=list(columns))
+        rows = table.to_pylist()
+        if any(key not in row for row in rows[:1] for key in columns):
+            raise ValueError(f"it lacks {', '.join(columns)}")
+        return rows
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(
             f"{path}: cannot be read as a table; remove it, and its videos are done again"
         ) from error

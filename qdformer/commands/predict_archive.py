@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 
+from qdformer.checkpoint.hub import local_file
 from qdformer.commands import runner
 from qdformer.demo.command_line import add_model_options, load_model_config, load_predictor
 from qdformer.errors import InputError
@@ -32,22 +33,26 @@ def _run(args: argparse.Namespace) -> int:
     for key in ("workers", "actors", "batch"):
         if getattr(args, key) < 1:
             raise InputError(f"--{key} is {getattr(args, key)}; give 1 or more")
+    if args.gpus_per_actor < 0:
+        raise InputError(f"--gpus-per-actor is {args.gpus_per_actor}; give 0 or more")
     every = checked_span(args.every)
+    if "://" not in args.weights:
+        args.weights = os.path.abspath(args.weights)  # for processes elsewhere
+    load, cfg = functools.partial(load_predictor, args), load_model_config(args)
     items = find_items(args.input)
     tables = ArchiveTables(
         args.output,
         {
-            "weights": _checksum(args.weights),
+            "weights": _checksum(local_file(args.weights)),
             "config": args.config_file,
             "options": args.opts,
             "every": every,
         },
     )
-    if args.retry_failed:
-        tables.failed.clear()
+    for item in items if args.retry_failed else ():
+        tables.failed.pop(item.name, None)
     if all(item.name in tables.done | tables.failed.keys() for item in items):
-        return _report(args.output, tables)
-    load, cfg = functools.partial(load_predictor, args), load_model_config(args)
+        return _report(args.output, tables, items)
     engine: Engine
     if args.engine == "ray":
         engine = RayEngine(
@@ -69,16 +74,17 @@ def _run(args: argparse.Namespace) -> int:
             batch=args.batch,
             imports=args.imports,
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         predict_archive(items, engine, tables)
     except KeyboardInterrupt:
-        _report(args.output, tables)
+        _report(args.output, tables, items)
         print("Stopped; the same command continues.")
         return os.EX_TEMPFAIL
     finally:
+        signal.signal(signal.SIGTERM, handler)
         tables.close()
-    return _report(args.output, tables)
+    return _report(args.output, tables, items)
 
 
 def _checksum(path: str) -> str:
@@ -93,9 +99,11 @@ def _checksum(path: str) -> str:
     return digest.hexdigest()
 
 
-def _report(output: str, tables) -> int:
-    print(f"{output}: {len(tables.done)} videos done, {len(tables.failed)} failed")
-    return 1 if tables.failed else 0
+def _report(output: str, tables, items) -> int:
+    failed = sum(item.name in tables.failed for item in items)
+    done = sum(item.name in tables.done for item in items)
+    print(f"{output}: {done} of {len(items)} videos done, {failed} failed")
+    return 1 if failed else 0
 
 
 def parser() -> argparse.ArgumentParser:

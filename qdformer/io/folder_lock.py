@@ -21,10 +21,15 @@ def lock_folder(folder: str | Path) -> IO[str]:
         process, however that ends.
 
     Raises:
-        InputError: another process writes there.
+        InputError: another process writes there, or nobody can.
     """
     path = Path(folder, _NAME)
-    file = path.open("a+")
+    try:
+        file = path.open("a+")
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror}); choose another output folder"
+        ) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -84,7 +84,7 @@ def _read(path: str, written: int | None) -> tuple[tuple[str, ...], dict[str, Fr
                 )
                 for image in content["images"]
             }
-            _check_sizes(frames.values())
+            _check_frames(frames.values())
             return names, frames
         except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise InputError(
@@ -102,8 +102,10 @@ def _check_categories(names: tuple[Any, ...], ids: int) -> None:
         raise ValueError(f"it has {len(names)} categories, and 1 to 254 are possible")
 
 
-def _check_sizes(frames: Iterable[FrameAnnotation]) -> None:
+def _check_frames(frames: Iterable[FrameAnnotation]) -> None:
     for frame in frames:
+        if not isinstance(frame.frame, str):
+            raise ValueError(f"an image has the file_name {frame.frame!r}")
         height, width = frame.size
         if min(height, width) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
             raise ValueError(f"{frame.frame} is {width} x {height} pixels")

@@ -7,6 +7,7 @@ import dataclasses
 import io
 import json
 import re
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,12 +17,12 @@ import numpy as np
 from qdformer.data.datasets.avsbench import LAYOUTS
 from qdformer.data.datasets.classes import BACKGROUND, read_classes
 from qdformer.data.datasets.layout import SPLITS
-from qdformer.errors import InputError
+from qdformer.errors import InputError, make_folder
 from qdformer.io.audio_file import SAMPLE_RATE
 from qdformer.io.run_lengths import FrameAnnotation, read_annotations
 from qdformer.synthetic.layout_writer import clip_files, write_bytes, write_clip
 from qdformer.video.audio_track import SoundTrack
-from qdformer.video.reader import Picture, VideoFile
+from qdformer.video.reader import MAX_SECONDS, Picture, VideoFile
 
 MOST_FRAMES = 10
 """Of a clip; more are cut into several."""
@@ -44,7 +45,8 @@ def import_videos(
 
     Of the frames that a file annotates, each second takes the one nearest to its middle. A second
     without any is left out; one whose frames are listed without objects is silent. Objects are
-    those that *sound* in the frame.
+    those that *sound* in the frame. A video is known by the name of its file: what was imported of
+    one of that name before is replaced.
 
     Args:
         videos: files with sound.
@@ -67,19 +69,31 @@ def import_videos(
             f"{len(videos)} videos and {len(annotations)} files of annotations were given; give "
             "one for each video, in the same order"
         )
+    stems = [_safe(Path(video).stem) for video in videos]
+    if len(set(stems)) < len(stems):
+        raise InputError(
+            f"{', '.join(map(str, videos))}: two of the names are alike, and so would their clips "
+            "be; rename a video"
+        )
     root = Path(output)
     folder = root / _LAYOUT.folders[0]
+    make_folder(folder, f"the output folder {output}")
     classes = _classes(annotations, folder)
     rows, counted = _listed(folder), {"clips": 0, "frames": 0}
-    for video, path in zip(videos, annotations):
-        for name, frames, waveform in _clips(VideoFile(video), path, Path(video).stem):
+    for video, path, stem in zip(videos, annotations, stems):
+        old = {uid for uid, row in rows.items() if re.fullmatch(stem + r"_\d{5}", row["vid"])}
+        for name, frames, waveform in _clips(VideoFile(video), path, stem):
             present = {int(label) for _, labels in frames for label in np.unique(labels) if label}
             sounding = [classes[label - 1] for label in sorted(present)]
             files = clip_files(_LAYOUT, name, split, sounding, len(frames))
             write_clip(folder, root / ".partial", files, frames, waveform)
-            rows[str(files.row["uid"])] = {k: str(v) for k, v in files.row.items()}
+            uid = str(files.row["uid"])
+            rows[uid] = {k: str(v) for k, v in files.row.items()}
+            old.discard(uid)
             counted["clips"] += 1
             counted["frames"] += len(frames)
+        for uid in old:
+            shutil.rmtree(folder / rows.pop(uid)["label"] / uid, ignore_errors=True)
     if not counted["clips"]:
         raise InputError(f"{annotations[0]}: annotates no frame of its video")
     _write_lists(folder, rows, classes)
@@ -113,7 +127,7 @@ def _clip(
     stem: str, run: list[int], frames: list[tuple[np.ndarray, np.ndarray]], sound: SoundTrack
 ) -> tuple[str, list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
     waveform = sound.read(run[0] * SAMPLE_RATE, len(run) * SAMPLE_RATE)
-    return f"{_safe(stem)}_{run[0]:05d}", frames, waveform
+    return f"{stem}_{run[0]:05d}", frames, waveform
 
 
 def _shown_at(video: VideoFile, times: Sequence[float]) -> Iterator[np.ndarray | None]:
@@ -138,8 +152,11 @@ def _by_second(path: str | Path, rate: float) -> dict[int, tuple[float, FrameAnn
     best: dict[int, tuple[float, FrameAnnotation]] = {}
     for name, annotation in read_annotations(path)[1].items():
         if name in spans:
-            time = sum(spans[name]) / 2
-        elif numbers := re.findall(r"\d+", Path(name).stem):
+            begin, end = spans[name]
+            if not 0 <= begin <= end <= MAX_SECONDS:
+                raise InputError(f"{path}: its image {name} is of {begin} to {end} seconds")
+            time = (begin + end) / 2
+        elif numbers := re.findall(r"\d{1,9}", Path(name).stem):
             time = int(numbers[-1]) / rate
         else:
             raise InputError(
@@ -153,12 +170,18 @@ def _by_second(path: str | Path, rate: float) -> dict[int, tuple[float, FrameAnn
 
 
 def _spans(path: str | Path) -> dict[str, tuple[float, float]]:
-    content = json.loads(Path(path).read_text(encoding="utf-8"))
-    return {
-        image["file_name"]: (float(image["begin"]), float(image["end"]))
-        for image in content["images"]
-        if "begin" in image and "end" in image
-    }
+    content = json.loads(Path(path).read_bytes())
+    try:
+        return {
+            str(image["file_name"]): (float(image["begin"]), float(image["end"]))
+            for image in content["images"]
+            if "begin" in image or "end" in image
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: the begin or end of an image is missing or no number ({error}); give both in "
+            "seconds, or none"
+        ) from error
 
 
 def _labels(annotation: FrameAnnotation, picture: np.ndarray) -> np.ndarray:
@@ -190,8 +213,19 @@ def _listed(folder: Path) -> dict[str, dict[str, str]]:
     table = folder / _LAYOUT.table
     if not table.exists():
         return {}
-    with table.open(encoding="utf-8", newline="") as file:
-        return {row["uid"]: row for row in csv.DictReader(file)}
+    try:
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, ValueError, csv.Error) as error:
+        raise InputError(f"{table}: cannot be read ({error}); choose another output folder") from (
+            error
+        )
+    if any(None in row or None in row.values() or set(row) != {*_LAYOUT.header} for row in rows):
+        raise InputError(
+            f"{table}: its columns are not {', '.join(_LAYOUT.header)}; choose another output "
+            "folder"
+        )
+    return {row["uid"]: row for row in rows}
 
 
 def _write_lists(folder: Path, rows: dict[str, dict[str, str]], classes: list[str]) -> None:

@@ -82,6 +82,44 @@ def test_what_cannot_be_read_is_named(tmp_path, name, data):
         find_items([str(tmp_path / name)])
 
 
+def test_a_manifest_of_a_spreadsheet_is_read(videos):
+    """With a byte order mark and blanks behind its commas."""
+    path = videos / "excel.csv"
+    path.write_bytes("\ufeffname, video\nfirst, a.mp4\n".encode())
+    (item,) = find_items([str(path)])
+    path.unlink()
+    assert item.name == "first" and content(item) == (videos / "a.mp4").read_bytes()
+
+
+def test_names_that_are_no_text_are_escaped(tmp_path):
+    (tmp_path / "caf\udce9.mp4").write_bytes(b"video")
+    (item,) = find_items([str(tmp_path)])
+    assert item.name.encode() and content(item) == b"video"
+
+
+@pytest.mark.parametrize("damage", ["cut", "header", "concatenated", "link", "holes"])
+def test_shards_that_would_lose_videos_are_refused(tmp_path, damage):
+    path = tmp_path / "s.tar"
+    write_shard(path, {f"{k}.mp4": b"video" * 300 for k in range(4)})
+    data = path.read_bytes()
+    third = 2 * (512 + 1536)  # where the third header begins
+    if damage == "cut":
+        path.write_bytes(data[:third])
+    elif damage == "header":
+        path.write_bytes(data[:third] + b"x" * 512 + data[third + 512 :])
+    elif damage == "concatenated":
+        path.write_bytes(data + data)
+    else:
+        with tarfile.open(path, "w") as shard:
+            member = tarfile.TarInfo("link.mp4")
+            member.type, member.linkname = tarfile.LNKTYPE, "0.mp4"
+            if damage == "holes":
+                member.type = tarfile.GNUTYPE_SPARSE
+            shard.addfile(member)
+    with pytest.raises(InputError, match=r"s\.tar"):
+        find_items([str(path)])
+
+
 def test_names_are_unique(videos):
     with pytest.raises(InputError, match=r"a\.mp4"):
         find_items([str(videos), str(videos / "a.mp4")])

@@ -172,9 +172,48 @@ def test_one_call_at_a_time_writes_into_a_folder(tmp_path):
 
 
 def test_tables_of_another_run_are_left_alone(tmp_path):
-    ArchiveTables(tmp_path, RUN)
+    ArchiveTables(tmp_path, RUN).flush()
     with pytest.raises(InputError, match="every"):
         ArchiveTables(tmp_path, RUN | {"every": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("results-00000.parquet", b"PAR1"),
+        ("errors.parquet", b""),
+        ("archive.json", b"[" * 100_000),
+        ("archive.json", b"{}"),
+    ],
+)
+def test_damaged_tables_are_named(tmp_path, name, data):
+    tables = ArchiveTables(tmp_path, RUN)
+    tables.flush()
+    tables.close()
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=name if data != b"{}" else "weights"):
+        ArchiveTables(tmp_path, RUN)
+
+
+def test_tables_of_nobody_knows_which_run_are_left_alone(tmp_path):
+    (tmp_path / "results-00003.parquet").touch()
+    with pytest.raises(InputError, match=r"archive\.json"):
+        ArchiveTables(tmp_path, RUN)
+
+
+def test_a_result_counts_more_than_an_error_of_before(tmp_path):
+    """A call that is killed between the two tables leaves both."""
+    tables = ArchiveTables(tmp_path, RUN)
+    tables.fail("a.mp4", "broken \udce9", 2)
+    tables.flush()
+    errors = (tmp_path / "errors.parquet").read_bytes()
+    video = {"height": 1, "width": 1, "seconds": 1.0, "has_sound": False}
+    tables.add({"name": "a.mp4", **video, "frames": []})
+    tables.flush()
+    tables.close()
+    (tmp_path / "errors.parquet").write_bytes(errors)
+    again = ArchiveTables(tmp_path, RUN)
+    assert again.done == {"a.mp4"} and not again.failed
 
 
 def test_a_file_in_place_of_the_output_folder_is_told(tmp_path):
@@ -190,6 +229,6 @@ def test_the_command_continues_and_reports(predictor, videos, weights, tmp_path,
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"")
     assert command.main(["--input", str(videos), str(broken), *arguments]) == 1
-    assert "4 videos done, 1 failed" in capsys.readouterr().out
+    assert "4 of 5 videos done, 1 failed" in capsys.readouterr().out
     assert_rows_of(predictor, read(output), videos, every=0.5)
     assert json.loads((output / "archive.json").read_text())["every"] == 0.5

@@ -140,6 +140,27 @@ def test_a_data_set_has_one_list_of_classes(video, tmp_path, root):
         import_videos([video], [other], root, "test")
 
 
+def test_importing_a_video_again_replaces_its_clips(video, tmp_path, root):
+    import_videos([video], [annotations(tmp_path / "a.json", range(0, 60, 4))], root, "train")
+    import_videos([video], [annotations(tmp_path / "a.json", [0, 4, 8])], root, "train")
+    (record,), _ = registered(root, "train")
+    assert len(record["file_names"]) == 3
+    assert len(list((root / "AVSBench_semantic" / "v2").iterdir())) == 1
+
+
+def test_two_videos_of_one_name_are_refused(video, tmp_path, root):
+    given = annotations(tmp_path / "a.json", [0])
+    with pytest.raises(InputError, match="rename"):
+        import_videos([video, tmp_path / "elsewhere" / "my-video.mp4"], [given] * 2, root, "train")
+
+
+@pytest.mark.parametrize("begin", [-1.0, float("nan"), "x", None, 1e9])
+def test_times_that_are_none_are_refused(video, tmp_path, root, begin):
+    given = annotations(tmp_path / "a.json", [0], begin=[begin], end=[1.0])
+    with pytest.raises(InputError, match=r"a\.json"):
+        import_videos([video], [given], root, "train")
+
+
 def test_each_video_has_its_annotations(video, tmp_path, root):
     with pytest.raises(InputError, match="1 videos and 2 files"):
         import_videos([video], ["a.json", "b.json"], root, "train")
