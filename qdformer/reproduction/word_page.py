@@ -132,7 +132,7 @@ def write_word_page(use: WordUse, metadata: Metadata, title: str) -> str:
     words, classes = np.nonzero(counts)
     repeats = counts[words, classes]
     spoken = [word for word in range(len(counts)) if word in use.examples]
-    spoken.sort(key=lambda word: (int(counts[word].argmax()), -int(counts[word].max())))
+    spoken.sort(key=lambda k: (not counts[k].any(), int(counts[k].argmax()), -int(counts[k].max())))
     measures = (
         f"{len(spoken)} of {len(counts)} words are held by confident tokens. Normalized mutual "
         "information of words and classes: "

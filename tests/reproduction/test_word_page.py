@@ -92,7 +92,7 @@ def test_the_most_confident_seconds_are_kept(use):
 def test_the_page_holds_what_it_shows(use):
     page = write_word_page(use, METADATA, "Words & more")
     assert "<b>dog" not in page and "&lt;b&gt;dog" in page and "Words &amp; more" in page
-    assert page.index("Word 1:") < page.index("Word 3:")
+    assert page.index("Word 3:") < page.index("Word 1:"), "what stands for nothing comes last"
     sounds = re.findall(r"data:audio/ogg;base64,([^']*)", page)
     pictures = re.findall(r"data:image/jpeg;base64,([^']*)", page)
     assert len(sounds) == len(pictures) == sum(map(len, use.examples.values()))
