@@ -30,46 +30,50 @@ from qdformer.io.folder_lock import lock_folder
 try:
     import pyarrow
     import pyarrow.parquet
-except ImportError as _error:
-    raise InputError(
-        "tables are written as parquet; `pip install pyarrow`, or `pip install 'qdformer[archive]'`"
-    ) from _error
+except ImportError:
+    pyarrow = None
 
-_CODES = pyarrow.list_(pyarrow.int32())
-_OBJECT = pyarrow.struct(
-    [
-        ("label", pyarrow.int32()),
-        ("class", pyarrow.string()),
-        ("score", pyarrow.float32()),
-        ("mask", pyarrow.binary()),
-    ]
-)
-_FRAME = pyarrow.struct(
-    [
-        ("begin", pyarrow.float64()),
-        ("end", pyarrow.float64()),
-        ("objects", pyarrow.list_(_OBJECT)),
-        ("local_codes", _CODES),
-        ("global_codes", _CODES),
-    ]
-)
-RESULTS = pyarrow.schema(
-    [
-        ("name", pyarrow.string()),
-        ("height", pyarrow.int32()),
-        ("width", pyarrow.int32()),
-        ("seconds", pyarrow.float64()),
-        ("has_sound", pyarrow.bool_()),
-        ("frames", pyarrow.list_(_FRAME)),
-    ]
-)
-ERRORS = pyarrow.schema(
-    [
-        ("name", pyarrow.string()),
-        ("error", pyarrow.string()),
-        ("attempts", pyarrow.int32()),
-    ]
-)
+
+def _results() -> Any:
+    codes = pyarrow.list_(pyarrow.int32())
+    found = pyarrow.struct(
+        [
+            ("label", pyarrow.int32()),
+            ("class", pyarrow.string()),
+            ("score", pyarrow.float32()),
+            ("mask", pyarrow.binary()),
+        ]
+    )
+    frame = pyarrow.struct(
+        [
+            ("begin", pyarrow.float64()),
+            ("end", pyarrow.float64()),
+            ("objects", pyarrow.list_(found)),
+            ("local_codes", codes),
+            ("global_codes", codes),
+        ]
+    )
+    return pyarrow.schema(
+        [
+            ("name", pyarrow.string()),
+            ("height", pyarrow.int32()),
+            ("width", pyarrow.int32()),
+            ("seconds", pyarrow.float64()),
+            ("has_sound", pyarrow.bool_()),
+            ("frames", pyarrow.list_(frame)),
+        ]
+    )
+
+
+def _errors() -> Any:
+    return pyarrow.schema(
+        [
+            ("name", pyarrow.string()),
+            ("error", pyarrow.string()),
+            ("attempts", pyarrow.int32()),
+        ]
+    )
+
 
 _NUMBERED = re.compile(r"results-\d+\.parquet")
 _RUN, _RESULTS, _ERRORS = "archive.json", "results-{:05d}.parquet", "errors.parquet"
@@ -93,8 +97,14 @@ class ArchiveTables:
             run: what the rows depend on; a folder is continued only with the same.
 
         Raises:
-            InputError: the folder cannot be written, or holds another run's tables.
+            InputError: the folder cannot be written, or holds another run's tables, or pyarrow is
+                not installed.
         """
+        if pyarrow is None:
+            raise InputError(
+                "tables are written as parquet; `pip install pyarrow`, or `pip install "
+                "'qdformer[archive]'`"
+            )
         self.folder = Path(folder)
         make_folder(self.folder, f"the output folder {folder}")
         self._lock = lock_folder(self.folder)
@@ -103,7 +113,7 @@ class ArchiveTables:
         self.done = {row["name"] for part in parts for row in _read(part, ["name"])}
         self._next = 1 + max((int(part.stem.rpartition("-")[2]) for part in parts), default=-1)
         errors = self.folder / _ERRORS
-        rows = _read(errors, ERRORS.names) if errors.exists() else []
+        rows = _read(errors, _errors().names) if errors.exists() else []
         self.failed: dict[str, dict[str, Any]] = {
             row["name"]: row for row in rows if row["name"] not in self.done
         }
@@ -137,10 +147,10 @@ class ArchiveTables:
         if not self._begun:
             self._write_run()
         if self._rows:
-            self._write(_RESULTS.format(self._next), self._rows, RESULTS)
+            self._write(_RESULTS.format(self._next), self._rows, _results())
             self._next, self._rows = self._next + 1, []
         if self.failed or (self.folder / _ERRORS).exists():
-            self._write(_ERRORS, list(self.failed.values()), ERRORS)
+            self._write(_ERRORS, list(self.failed.values()), _errors())
         self._written = time.monotonic()
 
     def _write(self, name: str, rows: Sequence[dict[str, Any]], schema: Any) -> None:

@@ -4,13 +4,14 @@ import io
 import json
 import tarfile
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 
 from qdformer.archive.items import find_items
 from qdformer.errors import InputError
 from tests.archive.conftest import VIDEOS
+
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 
 
 def content(item):
@@ -47,7 +48,7 @@ def test_a_manifest_names_paths_from_its_folder_on(videos, suffix):
     elif suffix == "jsonl":
         path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
     else:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     items = find_items([str(path)])
     path.unlink()
     assert [item.name for item in items] == ["first", "deeper/d.mkv"]

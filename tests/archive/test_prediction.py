@@ -4,7 +4,6 @@ import errno
 import json
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 from pycocotools import mask as coco_mask
 
@@ -17,12 +16,15 @@ from qdformer.commands import predict_archive as command
 from qdformer.errors import InputError
 from tests.archive.conftest import VIDEOS
 
+pyarrow = pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
+
 RUN = {"weights": "x", "every": 1.0}
 
 
 def read(folder, pattern="results-*.parquet"):
     parts = sorted(folder.glob(pattern))
-    return [row for part in parts for row in pyarrow.parquet.read_table(part).to_pylist()]
+    return [row for part in parts for row in parquet.read_table(part).to_pylist()]
 
 
 def label_map(row, frame):

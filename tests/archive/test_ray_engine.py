@@ -1,6 +1,7 @@
 """Two Ray nodes on one machine."""
 
 import functools
+import signal
 
 import pytest
 
@@ -11,20 +12,29 @@ from qdformer.archive.tables import ArchiveTables
 from qdformer.predictor import AudioVisualPredictor
 from tests.archive.test_prediction import RUN, assert_rows_of, read
 
+pytest.importorskip("pyarrow")
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def cluster():
-    import ray
+    ray = pytest.importorskip("ray")
     from ray.cluster_utils import Cluster
 
+    # A cluster that waits for itself ends the test, not the suite.
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(400)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     cluster.second = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+    signal.alarm(0)
+
+
+def _give_up(*_):
+    raise TimeoutError("the cluster is not done after 400 s")
 
 
 def ray_engine(weights, predictor, actors=2):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import tflite
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -10,7 +9,15 @@ from torch.nn import functional as F
 from qdformer.checkpoint.conversion import convert_weights
 from qdformer.errors import InputError
 from qdformer.modeling.yamnet import YAMNet
-from tests.checkpoint.tflite_model import write_tflite
+
+tflite = pytest.importorskip("tflite")
+
+
+def write_tflite(path, *arguments):
+    """Only where the optional package is."""
+    from tests.checkpoint.tflite_model import write_tflite as write
+
+    write(path, *arguments)
 
 
 def quantized_layer(rng, depthwise, weight):
