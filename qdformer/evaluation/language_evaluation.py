@@ -1,7 +1,7 @@
 """Whether local tokens speak the words of the global ones, and what the words mean (Sec. 3.4)."""
 
 from dataclasses import dataclass
-from math import fsum, nan
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,11 @@ from qdformer.evaluation.codeword_classes import codeword_counts, mutual_informa
 from qdformer.evaluation.token_collection import match_tokens
 
 MEASURES = {
-    "local_in_vocabulary": "local tokens whose word is some global token's, %",
-    "confident_in_clip": "confident local tokens whose word is a global token's of their clip, %",
     "global_cosine": "cosine of a global token and its word",
     "local_cosine": "cosine of a local token and its word",
     "global_words": "words in use by global tokens",
     "local_words": "words in use by local tokens",
-    "frames_with_repeats": "frames in which two tokens hold the same word, %",
+    "frames_with_repeats": "frames in which two confident tokens hold the same word, %",
     "variance_within_slots": "variance of global tokens that is not between the N slots, %",
     "mutual_information": "normalized mutual information of words and classes",
     "single_source_information": "the same on clips with one source",
@@ -35,7 +33,7 @@ class _ClipLanguage:
 
     global_codes: np.ndarray
     local_codes: np.ndarray
-    in_clip: np.ndarray
+    repeats: list[bool]
     cosines: np.ndarray
     global_sum: np.ndarray
     global_square: float
@@ -83,14 +81,13 @@ class LanguageEvaluator(ClipEvaluator):
         matches = match_tokens(clip, output, self._metadata, class_threshold=self._class_threshold)
         confident = (output["scores"] >= self._class_threshold).cpu().numpy()
         codes = {key: output[f"{key}_codes"].cpu().numpy() for key in ("global", "local")}
-        own = (codes["local"][..., None] == codes["global"][:, None]).any(-1)
         tokens = output["global_tokens"].double().cpu().numpy()  # (T, N, C)
         found = matches.classes > 0
         assert matches.local_codes is not None
         return _ClipLanguage(
             global_codes=codes["global"],
             local_codes=codes["local"],
-            in_clip=own[confident],
+            repeats=[_repeats(words[sure]) for words, sure in zip(codes["local"], confident)],
             cosines=np.stack([_cosines(output, key) for key in codes]),
             global_sum=tokens.sum(axis=0),
             global_square=float(np.square(tokens).sum()),
@@ -106,8 +103,6 @@ class LanguageEvaluator(ClipEvaluator):
             key: np.concatenate([getattr(clip, f"{key}_codes").ravel() for clip in scores])
             for key in ("global", "local")
         }
-        vocabulary = np.unique(spoken["global"])
-        in_clip = np.concatenate([clip.in_clip for clip in scores])
         cosines = [fsum(values) for values in zip(*(clip.cosines.tolist() for clip in scores))]
         words, classes = np.concatenate([clip.found for clip in scores], axis=1)
         single = np.concatenate(
@@ -116,13 +111,10 @@ class LanguageEvaluator(ClipEvaluator):
         num_codes = 1 + max(codes.max() for codes in spoken.values())
         counts = codeword_counts(words, classes, num_codes, len(self._metadata.stuff_classes))
         tokens = len(spoken["local"])
-        values = (
-            100 * np.isin(spoken["local"], vocabulary).mean(),
-            100 * in_clip.mean() if len(in_clip) else nan,
+        values: tuple[float, ...] = (
             *(cosine / tokens for cosine in cosines),
-            len(vocabulary),
-            len(np.unique(spoken["local"])),
-            100 * np.mean([_repeats(frame) for clip in scores for frame in clip.local_codes]),
+            *(len(np.unique(codes)) for codes in spoken.values()),
+            100 * float(np.mean([repeated for clip in scores for repeated in clip.repeats])),
             100 * _variance_within_slots(scores),
             mutual_information(words, classes),
             mutual_information(words[single], classes[single]),

@@ -1,7 +1,6 @@
 """The shared codebook: product quantization of the N tokens (Eq. 2) and its loss (Eq. 9)."""
 
 import dataclasses
-import math
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +48,7 @@ class Quantized:
 class ContinuousTokens(nn.Module):
     """No bottleneck (Tab. 2, row 3): tokens pass unchanged, with a codebook's signature."""
 
-    def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
+    def forward(self, tokens: Tensor, words: Tensor | None = None) -> Quantized:
         """See :meth:`Codebook.forward`."""
         return Quantized(tokens, tokens, codes=None, loss=tokens.new_zeros(tokens.shape[:-1]))
 
@@ -62,8 +61,8 @@ class Codebook(nn.Module):
     """K codewords that the N tokens of a clip share; the clip's code is one word for each token.
 
     Global tokens make the vocabulary and local tokens speak it (Sec. 3.4): a local token moves no
-    codeword and takes the nearest of those that global tokens use. ``forward`` only reads the
-    codebook; :meth:`step` moves it, once an optimizer step.
+    codeword and takes the nearest of those that its clip's global tokens hold. ``forward`` only
+    reads the codebook; :meth:`step` moves it, once an optimizer step.
 
     Eq. 9 as it is written is ``update_rule="gradient"`` with all else at its default. What the
     other options add keeps a codebook that is trained from scratch in use.
@@ -128,11 +127,12 @@ class Codebook(nn.Module):
         """(K,) bool, the codewords that global tokens use."""
         return self.usage.ge(IN_USE / self.num_codes)
 
-    def forward(self, tokens: Tensor, update: bool = True) -> Quantized:
+    def forward(self, tokens: Tensor, words: Tensor | None = None) -> Quantized:
         """
         Args:
             tokens: (..., N, C) continuous tokens.
-            update: False for local tokens: they are committed to the vocabulary, never move it.
+            words: (..., W) int64, the codewords that local tokens choose among; they never move
+                them. None for global tokens, which choose among all and learn the codebook.
 
         Returns:
             The quantized tokens.
@@ -143,21 +143,23 @@ class Codebook(nn.Module):
             if self.unit_norm:
                 continuous, codewords = _unit(continuous), _unit(codewords)
             # Squared distances but for the token's own square, the same for all codewords.
-            distances = codewords.square().sum(-1) - 2 * continuous.flatten(0, -2) @ codewords.t()
-            if not update:
-                distances = distances.masked_fill(~self.vocabulary, math.inf)
-            codes = distances.argmin(-1)
-            words = F.embedding(codes, codewords).view_as(continuous)
+            distances = codewords.square().sum(-1) - 2 * continuous @ codewords.t()
+            if words is None:
+                codes = distances.argmin(-1)
+            else:
+                choice = words[..., None, :].expand(*tokens.shape[:-1], -1)
+                codes = choice.gather(-1, distances.gather(-1, choice).argmin(-1, keepdim=True))
+                codes = codes[..., 0]
+            nearest = F.embedding(codes, codewords)
             # Tokens that are not quantized yet may leave words that do not serve them.
             commitment = self.commitment * (0.1 + 0.9 * self.closed)
-            loss = commitment * (words.detach() - continuous).square().sum(-1)
-            if update and self.update_rule == "gradient":
-                loss = loss + (words - continuous.detach()).square().sum(-1)
-            quantized = self._pass(continuous, words.detach())
+            loss = commitment * (nearest.detach() - continuous).square().sum(-1)
+            if words is None and self.update_rule == "gradient":
+                loss = loss + (nearest - continuous.detach()).square().sum(-1)
+            quantized = self._pass(continuous, nearest.detach())
             # Not where gradients are off: passes that only measure batch statistics are no steps.
-            if update and self.training and torch.is_grad_enabled():
-                self._teach(continuous.detach().flatten(0, -2), codes)
-        codes = codes.view(tokens.shape[:-1])
+            if words is None and self.training and torch.is_grad_enabled():
+                self._teach(continuous.detach().flatten(0, -2), codes.flatten())
         return Quantized(quantized.to(tokens.dtype), continuous, codes, loss)
 
     def _teach(self, tokens: Tensor, codes: Tensor) -> None:

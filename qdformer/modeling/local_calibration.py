@@ -1,4 +1,4 @@
-"""Local calibration (Sec. 3.4): tokens for every frame, in the words of the clip's codebook."""
+"""Local calibration (Sec. 3.4): tokens for every frame, in the words of its clip's tokens."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,11 @@ from qdformer.modeling.codebook import Codebook, Quantized
 
 
 class LocalCalibration(nn.Module):
-    """Eq. 6: l_{i,t} from the sound of frame t alone, quantized without moving the codebook."""
+    """Eq. 6: l_{i,t} from the sound of frame t alone, in words of the clip that it belongs to.
+
+    What a second sounds like is ambiguous, the whole clip with its frames much less so: the clip's
+    tokens say what may sound in it, and those of a frame which of it does now.
+    """
 
     def __init__(self, decoder: AudioSemanticDecoder):
         super().__init__()
@@ -26,7 +30,7 @@ class LocalCalibration(nn.Module):
         Args:
             prototypes: (N, C).
             audio: F_a.
-            global_tokens: e_i of each clip; they teach only through the codebook.
+            global_tokens: e_i of each clip, whose words its frames' tokens choose among.
             codebook: the shared codebook.
             lengths: frames of each clip.
 
@@ -34,7 +38,7 @@ class LocalCalibration(nn.Module):
             VQ(l_{i,t}), tokens (F, N, C).
         """
         tokens = self.decoder(prototypes, audio.tokens, audio.position)
-        return codebook(tokens, update=False)
+        return codebook(tokens, global_tokens.for_frames(lengths).codes)
 
 
 class NoLocalCalibration(nn.Module):

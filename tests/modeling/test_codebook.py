@@ -22,7 +22,8 @@ def learn(codebook, tokens):
 
 
 def use(codebook):
-    tokens = codebook(torch.zeros(1, 1, CHANNELS), update=False)
+    words = torch.zeros(1, 1, dtype=torch.long)
+    tokens = codebook(torch.zeros(1, 1, CHANNELS), words)
     return codebook.statistics(tokens, tokens)
 
 
@@ -55,7 +56,7 @@ def test_loss_is_eq_9_term_by_term():
         for i in range(3)
     )
     assert float(codebook(tokens).loss.sum()) == pytest.approx(expected, rel=1e-5)
-    local = codebook(tokens, update=False).loss
+    local = codebook(tokens, codebook(tokens).codes).loss
     assert local.shape == (2, 3) and float(local.sum()) == pytest.approx(expected / 3, rel=1e-5)
 
 
@@ -84,7 +85,7 @@ def test_local_tokens_never_move_the_codebook(rule):
     codebook = make(update_rule=rule, revive_below=0.5, unit_norm=True)
     before = state(codebook)
     tokens = torch.randn(6, 3, CHANNELS, requires_grad=True)
-    result = codebook(tokens, update=False)
+    result = codebook(tokens, torch.randint(CODES, (6, 2)))
     (result.loss.sum() + result.tokens.sum()).backward()
     codebook.step()
     assert unchanged(codebook, before)
@@ -92,13 +93,18 @@ def test_local_tokens_never_move_the_codebook(rule):
     assert tokens.grad.abs().sum() > 0
 
 
-def test_local_tokens_take_the_nearest_word_that_global_tokens_use():
-    codebook = make()
-    tokens = codebook.codewords.detach()[None] + 0.01
-    assert codebook(tokens, update=False).codes.tolist() == [list(range(CODES))]
-    codebook.usage[2:] = 0.09 / CODES
-    assert set(codebook(tokens, update=False).codes.flatten().tolist()) == {0, 1}
-    assert codebook(tokens).codes.tolist() == [list(range(CODES))]
+def test_local_tokens_take_the_nearest_of_the_words_that_they_may():
+    codebook, tokens = make(), torch.randn(4, 5, CHANNELS)
+    words = torch.randint(CODES, (4, 3))
+    result = codebook(tokens, words)
+    for frame in range(4):
+        for i in range(5):
+            nearest = min(
+                words[frame].tolist(),
+                key=lambda word: float((tokens[frame, i] - codebook.codewords[word]).norm()),
+            )
+            assert int(result.codes[frame, i]) == nearest
+    torch.testing.assert_close(result.tokens, codebook.codewords[result.codes])
 
 
 @pytest.mark.parametrize("rule", ["gradient", "ema"])
@@ -309,7 +315,7 @@ def test_everything_stays_finite(dtype, case, rule, unit_norm, codes):
     for _ in range(4):  # past the end of the fade-in, and until codewords return
         tokens = TOKENS[case](dtype).to(dtype).requires_grad_()
         result = codebook(tokens)
-        local = codebook(tokens, update=False)
+        local = codebook(tokens, result.codes)
         assert result.tokens.dtype == dtype and result.tokens.isfinite().all()
         assert 0 <= result.codes.min() <= result.codes.max() < codes
         loss = result.loss.sum() + result.tokens.float().mean() + local.loss.sum()

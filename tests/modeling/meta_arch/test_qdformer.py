@@ -134,12 +134,26 @@ def test_the_sound_of_a_frame_reaches_its_tokens_only(patches):
     assert not torch.allclose(first[1], second[1])
 
 
+def test_local_tokens_speak_the_words_of_their_own_clip():
+    """Of a batch of clips of several lengths."""
+    model, lengths = small_model().eval(), [1, 4, 2]
+    audio = model.audio_encoder(torch.randn(sum(lengths), 1, 96, 64))
+    tokens = torch.randn(len(lengths), 5, 32)
+    codes = torch.tensor([[3, 3, 3, 3, 3], [1, 7, 1, 7, 1], [0, 4, 8, 12, 15]])
+    heard = Quantized(tokens, tokens, codes, torch.zeros(len(lengths), 5))
+    local = model.local_calibration(model.prototypes, audio, heard, model.codebook, lengths)
+    for words, spoken in zip(codes, local.codes.split(lengths)):
+        assert set(spoken.flatten().tolist()) <= set(words.tolist())
+
+
 def test_local_tokens_never_move_the_codebook(storage):
     """A step whose loss is the local tokens' alone leaves no gradient on the codewords."""
     model = small_model("MODEL.QDFORMER.CODEBOOK.UPDATE", "gradient").train()
     audio = model.audio_encoder(make_clip()["audio"])
     before = model.codebook.state_dict()["usage"].clone()
-    local = model.local_calibration(model.prototypes, audio, None, model.codebook, [3])
+    tokens = torch.randn(1, 5, 32)
+    heard = Quantized(tokens, tokens, torch.randint(16, (1, 5)), torch.zeros(1, 5))
+    local = model.local_calibration(model.prototypes, audio, heard, model.codebook, [3])
     (local.loss.sum() + local.tokens.square().sum()).backward()
     assert model.codebook.codewords.grad is None
     model.codebook.step()
