@@ -96,7 +96,7 @@ class _Feed:
         worker: _Worker | None = None
         try:
             while (given := self._next()) is not None:
-                if worker is None or not worker.process.is_alive():
+                if worker is None or worker.died:
                     worker = start()
                     self._workers.append(worker)
                 for event in worker.read(*given):
@@ -135,6 +135,7 @@ class _Worker:
         )
         self.process.start()
         theirs.close()
+        self.died = False
 
     def read(self, number: int, item: Item) -> Iterator[WindowOfItem | Failure]:
         """The windows of a video, or its failure, also if the process dies over it."""
@@ -146,6 +147,7 @@ class _Worker:
                 if isinstance(event, Failure) or event.last:
                     return
         except (EOFError, OSError):
+            self.died = True
             self.process.join()
             code = self.process.exitcode
             yield Failure(number, f"{item.name}: its decoder's process died (exit code {code})")
