@@ -35,11 +35,7 @@ def predict_archive(items: Sequence[Item], engine: Engine, tables: ArchiveTables
     Raises:
         InputError: the tables cannot be written, or the engine cannot work at all.
     """
-    pending = [
-        (number, item)
-        for number, item in enumerate(items)
-        if item.name not in tables.done | tables.failed.keys()
-    ]
+    pending = [(number, item) for number, item in enumerate(items) if not tables.has(item.name)]
     with Progress(total=len(items), initial=len(items) - len(pending), unit="video") as bar:
         try:
             for _ in range(ATTEMPTS):

@@ -120,6 +120,10 @@ class ArchiveTables:
         self._rows: list[dict[str, Any]] = []
         self._written = time.monotonic()
 
+    def has(self, name: str) -> bool:
+        """Whether a video has a row, of results or of errors."""
+        return name in self.done or name in self.failed
+
     def add(self, row: dict[str, Any]) -> None:
         """Add a video's row of results; it is on the disk a minute later at the latest."""
         assert row["name"] not in self.done, row["name"]

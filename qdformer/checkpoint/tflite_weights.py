@@ -9,8 +9,6 @@ from torch import Tensor
 
 from qdformer.errors import InputError
 
-RELU6 = 3  # tflite.ActivationFunctionType
-
 
 def read_convolutions(path: str) -> dict[str, Tensor]:
     """Weights and biases of all convolutions, in the order in which they are computed.
@@ -35,10 +33,11 @@ def read_convolutions(path: str) -> dict[str, Tensor]:
     if not tflite.Model.ModelBufferHasIdentifier(content, 0):
         raise ValueError("it is no TensorFlow Lite model")
     model = tflite.Model.GetRootAs(content)
-    graph, layers = model.Subgraphs(0), {
+    graph = model.Subgraphs(0)
+    layers = {
         tflite.BuiltinOperator.CONV_2D: (tflite.Conv2DOptions, (0, 3, 1, 2)),
         tflite.BuiltinOperator.DEPTHWISE_CONV_2D: (tflite.DepthwiseConv2DOptions, (3, 0, 1, 2)),
-    }  # fmt: skip
+    }
     weights: dict[str, Tensor] = {}
     for number in range(graph.OperatorsLength()):
         operator = graph.Operators(number)
@@ -50,7 +49,7 @@ def read_convolutions(path: str) -> dict[str, Tensor]:
         options, order = layers[kind]
         table, options = operator.BuiltinOptions(), options()
         options.Init(table.Bytes, table.Pos)
-        if options.FusedActivationFunction() != RELU6:
+        if options.FusedActivationFunction() != tflite.ActivationFunctionType.RELU6:
             raise ValueError(
                 f"its operator {number} is a convolution without ReLU6, which YAMNet's TensorFlow "
                 "Lite release has after each (the Keras release has ReLU and other weights)"

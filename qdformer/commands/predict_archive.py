@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> int:
     )
     for item in items if args.retry_failed else ():
         tables.failed.pop(item.name, None)
-    if all(item.name in tables.done | tables.failed.keys() for item in items):
+    if all(tables.has(item.name) for item in items):
         return _report(args.output, tables, items)
     engine: Engine
     if args.engine == "ray":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import io
 import json
 import re
 import shutil
@@ -15,12 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from qdformer.data.datasets.avsbench import LAYOUTS
-from qdformer.data.datasets.classes import BACKGROUND, read_classes
+from qdformer.data.datasets.classes import read_classes
 from qdformer.data.datasets.layout import SPLITS
 from qdformer.errors import InputError, make_folder
 from qdformer.io.audio_file import SAMPLE_RATE
 from qdformer.io.run_lengths import FrameAnnotation, read_annotations
-from qdformer.synthetic.layout_writer import clip_files, write_bytes, write_clip
+from qdformer.synthetic.layout_writer import clip_files, write_clip, write_lists
 from qdformer.video.audio_track import SoundTrack
 from qdformer.video.reader import MAX_SECONDS, Picture, VideoFile
 
@@ -96,7 +95,7 @@ def import_videos(
             shutil.rmtree(folder / rows.pop(uid)["label"] / uid, ignore_errors=True)
     if not counted["clips"]:
         raise InputError(f"{annotations[0]}: annotates no frame of its video")
-    _write_lists(folder, rows, classes)
+    write_lists(folder, _LAYOUT, list(rows.values()), classes)
     return counted
 
 
@@ -226,17 +225,6 @@ def _listed(folder: Path) -> dict[str, dict[str, str]]:
             "folder"
         )
     return {row["uid"]: row for row in rows}
-
-
-def _write_lists(folder: Path, rows: dict[str, dict[str, str]], classes: list[str]) -> None:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(_LAYOUT.header), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows.values())
-    write_bytes(folder / _LAYOUT.table, table.getvalue().encode())
-    labels = {name: index for index, name in enumerate([BACKGROUND, *classes])}
-    assert _LAYOUT.class_list is not None
-    write_bytes(folder / _LAYOUT.class_list, (json.dumps(labels, indent=1) + "\n").encode())
 
 
 def _safe(name: str) -> str:

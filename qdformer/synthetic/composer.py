@@ -6,9 +6,7 @@ set's seed, its split and its number, and is moved into place when it is whole. 
 depend on the number of processes, and an interrupted run continues where it ended.
 """
 
-import csv
 import hashlib
-import io
 import json
 import math
 import os
@@ -26,7 +24,7 @@ import torch
 
 from qdformer.data.datasets.avsbench import LAYOUTS
 from qdformer.data.datasets.classes import BACKGROUND
-from qdformer.data.datasets.layout import SPLITS, Layout
+from qdformer.data.datasets.layout import SPLITS
 from qdformer.errors import InputError
 from qdformer.progress import Progress
 from qdformer.synthetic.asset_readers import check_asset
@@ -36,6 +34,7 @@ from qdformer.synthetic.layout_writer import (
     writable_layouts,
     write_bytes,
     write_clip,
+    write_lists,
 )
 from qdformer.synthetic.scene import draw_frames, mix, plan_clip
 
@@ -117,7 +116,7 @@ def compose(options: ComposeOptions, libraries: dict[str, Library] | None = None
                 jobs = [(layout, split, i) for split in splits for i in range(options.clips[split])]
                 work = run(_ClipWriter(options, libraries), jobs)
                 rows = list(Progress(work, f"composing {layout}", len(jobs), unit="clip"))
-                _write_lists(root / LAYOUTS[layout].folders[0], LAYOUTS[layout], rows, classes)
+                write_lists(root / LAYOUTS[layout].folders[0], LAYOUTS[layout], rows, classes)
         shutil.rmtree(root / _PARTIAL, ignore_errors=True)
     except OSError as error:
         raise InputError(
@@ -176,17 +175,6 @@ def _start_worker() -> None:
     # The parent answers Ctrl-C for all, and threads would only compete with the other workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-
-
-def _write_lists(folder: Path, layout: Layout, rows: list[dict], classes: list[str]) -> None:
-    table = io.StringIO()
-    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_bytes(folder / layout.table, table.getvalue().encode())
-    if layout.class_list:
-        labels = {name: index for index, name in enumerate([BACKGROUND, *classes])}
-        write_bytes(folder / layout.class_list, (json.dumps(labels, indent=1) + "\n").encode())
 
 
 def _manifest(options: ComposeOptions, classes: list[str], files: list[Asset]) -> dict[str, object]:

@@ -1,8 +1,11 @@
 """Writes clips in the layouts of :mod:`qdformer.data.datasets.avsbench`."""
 
+import csv
+import io
+import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import soundfile
 
 from qdformer.audio.log_mel import SAMPLE_RATE, clip_log_mel, write_log_mel
 from qdformer.data.datasets.avsbench import LAYOUTS
-from qdformer.data.datasets.classes import class_palette
+from qdformer.data.datasets.classes import BACKGROUND, class_palette
 from qdformer.data.datasets.layout import Layout
 
 Paint = Callable[[np.ndarray], np.ndarray]
@@ -76,6 +79,27 @@ def write_clip(
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(partial / part, target)
     shutil.rmtree(partial)
+
+
+def write_lists(
+    folder: Path, layout: Layout, rows: Sequence[Mapping[str, object]], classes: Sequence[str]
+) -> None:
+    """Writes the list of a data set's clips and, where the layout has one, that of its classes.
+
+    Args:
+        folder: of the layout.
+        layout: whose lists they are.
+        rows: a line for each clip, at least one, see ``ClipFiles.row``.
+        classes: names without background.
+    """
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_bytes(folder / layout.table, table.getvalue().encode())
+    if layout.class_list:
+        labels = {name: index for index, name in enumerate([BACKGROUND, *classes])}
+        write_bytes(folder / layout.class_list, (json.dumps(labels, indent=1) + "\n").encode())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
