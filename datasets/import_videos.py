@@ -1,4 +1,4 @@
-"""Make videos with annotations in COCO's JSON a data set to train and test on.
+"""Make videos with annotations a data set to train and test on.
 
 The same as ``qdformer import``; ``--help`` lists the flags.
 """

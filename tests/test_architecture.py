@@ -35,7 +35,8 @@ ALLOWED = {
     "solver": {"modeling"},
     "audio": {"io"},
     "video": {"io", "audio"},
-    "data": {"io", "audio"},
+    "annotations": {"io"},
+    "data": {"io", "audio", "annotations"},
     "synthetic": {"io", "audio", "data"},
     "evaluation": {"io", "data", "layers"},
     "visualization": {"io", "audio", "data"},
@@ -44,13 +45,14 @@ ALLOWED = {
     "export": MODEL,
     "engine": {"config", "checkpoint", "solver", "synthetic", "video", *READERS, *MODEL},
     "predictor": {"io", "audio", "video", "data", "config", "checkpoint", "engine", *MODEL},
-    "own_data": {"io", "audio", "video", "data", "synthetic"},
+    "own_data": {"io", "audio", "video", "annotations", "data", "synthetic"},
     "archive": {"io", "video", "predictor"},
     "demo": {"config", "engine", "predictor", "synthetic", "video", *READERS},
     "reproduction": {"config", "checkpoint", "engine", "synthetic", "layers", *READERS},
     "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
     "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",
-                 "archive", "own_data", "benchmark", "dependencies", "predictor", *READERS, *MODEL},
+                 "archive", "annotations", "own_data", "benchmark", "dependencies", "predictor",
+                 *READERS, *MODEL},
 }  # fmt: skip
 """What each part of the package may import besides itself and `errors`."""
 

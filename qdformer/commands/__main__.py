@@ -15,6 +15,7 @@ COMMANDS = {
     "compose": ("compose_avs", "compose clips with exact ground truth"),
     "realsound": ("compose_realsound", "compose the RealSound benchmark of real recordings"),
     "import": ("import_videos", "videos with annotations of your own as a data set"),
+    "annotations": ("convert_annotations", "masks of videos to COCO, YouTube-VIS, CVAT or DAVIS"),
     "check": ("prepare_avsbench", "look through a data set before a training relies on it"),
     "reproduce": ("reproduce", "the paper's tables and figures"),
     "words": (

@@ -1,10 +1,11 @@
-"""Make videos with annotations in COCO's JSON a data set to train and test on.
+"""Make videos with annotations a data set to train and test on.
 
 import_videos.py --videos a.mp4 b.mp4 --annotations a.json b.json --output datasets/mine
 import_videos.py --videos c.mp4 --annotations c.json --output datasets/mine --split test
 
-Objects are those that sound in a frame; a frame that is listed without any is silent. CVAT and
-other tools export such files (COCO 1.0), and demo.py writes them. Then, with any config:
+Annotations are COCO's or YouTube-VIS's JSON, CVAT's XML, or a folder of masks like DAVIS's, and
+demo.py writes them, too. Objects are those that sound in a frame; a frame that is listed without
+any is silent. Then, with any config:
 train_net.py ... DATASETS.AVS_ROOTS '("mine",)' DATASETS.TRAIN '("mine_avss_train",)' ...
 """
 
@@ -16,7 +17,7 @@ from qdformer.own_data.video_import import import_videos
 
 def _run(args: argparse.Namespace) -> None:
     """Import, and say what was written."""
-    counted = import_videos(args.videos, args.annotations, args.output, args.split)
+    counted = import_videos(args.videos, args.annotations, args.output, args.split, args.every)
     print(f"{args.output}: {counted['clips']} clips of {counted['frames']} frames ({args.split})")
 
 
@@ -27,8 +28,16 @@ def parser() -> argparse.ArgumentParser:
     )
     runner.add_import_flag(result)
     result.add_argument("--videos", nargs="+", required=True, help="files with sound")
-    result.add_argument("--annotations", nargs="+", required=True, help="of each video")
+    result.add_argument(
+        "--annotations", nargs="+", required=True, help="of each video, or one of all"
+    )
     result.add_argument("--output", required=True, help="the root of the data set")
+    result.add_argument(
+        "--every",
+        type=float,
+        help="seconds between numbered frames, e.g. 1 for those that demo.py writes; by default "
+        "numbers count the video's own frames",
+    )
     result.add_argument("--split", default="train", help="train, val or test")
     return result
 

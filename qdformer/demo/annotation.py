@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import numpy as np
 from detectron2.data import Metadata
 from pycocotools import mask as rle
 
+from qdformer.io.run_lengths import encode
 from qdformer.predictor import SegmentedFrame
 from qdformer.video.reader import VideoFile
 
@@ -72,13 +72,13 @@ class Annotation:
         images.append(image)
         found = frame.instances
         for mask, label, score in zip(found.pred_masks, found.pred_classes, found.scores):
-            segmentation = rle.encode(np.asfortranarray(mask.numpy().astype(np.uint8)))
+            segmentation = encode(mask.numpy())
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image["id"],
                     "category_id": int(label) + 1,
-                    "segmentation": segmentation | {"counts": segmentation["counts"].decode()},
+                    "segmentation": segmentation,
                     "area": int(rle.area(segmentation)),
                     "bbox": [float(value) for value in rle.toBbox(segmentation)],
                     "iscrowd": 0,

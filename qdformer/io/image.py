@@ -22,8 +22,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from qdformer.errors import InputError
+from qdformer.io.frame_annotation import FrameAnnotation
 from qdformer.io.open_file import MAX_PIXELS, open_file
-from qdformer.io.run_lengths import FrameAnnotation
 
 IGNORE_LABEL = 255
 
@@ -88,7 +88,7 @@ def read_label_map(
             palette and RGB files alike, and never dithers.
             ``"index"``: the stored gray value or palette index is the class, 255 is ignored.
             ``"palette"``: the visible color is looked up in ``palette``.
-            ``"coco"``: run lengths or polygons, see :mod:`qdformer.io.run_lengths`.
+            ``"coco"``: see :class:`~qdformer.io.frame_annotation.FrameAnnotation`.
         palette: (num_classes, 3) RGB in 0..255, for ``"palette"`` only.
 
     Returns:

@@ -1,129 +1,32 @@
-"""Masks as run lengths or polygons in COCO's JSON, one file for many frames."""
+"""Masks as COCO writes them: run lengths, as numbers or compressed, and polygons."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from qdformer.errors import InputError
-from qdformer.io.open_file import MAX_PIXELS, open_file, written_at
-
-BACKGROUND = "background"
-"""What label 0 is called."""
-
-MAX_BYTES = 2**30
 MAX_SIDE = 2**16
+"""The greatest width or height of a mask."""
 
 
-@dataclass(frozen=True)
-class FrameAnnotation:
-    """The objects of one frame, which stand in a file with those of others.
-
-    Attributes:
-        path: of the file.
-        frame: the frame's ``file_name`` in it.
-        size: (H, W), pixels.
-        objects: label (from 1) and ``segmentation`` of each, as COCO writes it: run lengths, as
-            numbers or compressed, or polygons. Where they overlap the last one counts.
-    """
-
-    path: str
-    frame: str
-    size: tuple[int, int]
-    objects: tuple[tuple[int, Any], ...]
-
-    def __str__(self) -> str:
-        return f"{self.path} ({self.frame})"
-
-    def label_map(self) -> np.ndarray:
-        """(H, W) uint8, 0 for background.
-
-        Raises:
-            InputError: a segmentation is not of this size, or no segmentation.
-        """
-        labels = np.zeros(self.size, np.uint8)
-        for label, segmentation in self.objects:
-            try:
-                labels[_mask(segmentation, self.size)] = label
-            except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-                raise InputError(
-                    f"{self}: the segmentation of an object cannot be read ({error}); give run "
-                    f"lengths or polygons of {self.size[1]} x {self.size[0]} pixels"
-                ) from error
-        return labels
+def encode(mask: np.ndarray) -> dict[str, Any]:
+    """Compressed run lengths of a mask (H, W), with ``counts`` as text that JSON takes."""
+    runs = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": [*mask.shape], "counts": runs["counts"].decode()}
 
 
-@lru_cache(maxsize=8)
-def _read(path: str, written: int | None) -> tuple[tuple[str, ...], dict[str, FrameAnnotation]]:
-    with open_file(path, "annotation", MAX_BYTES) as file:
-        try:
-            content = json.load(file)
-            categories = sorted(content["categories"], key=lambda category: category["id"])
-            labels = {category["id"]: k for k, category in enumerate(categories, start=1)}
-            names = tuple(category["name"] for category in categories)
-            _check_categories(names, len(labels))
-            objects = defaultdict(list)
-            for annotation in content["annotations"]:
-                label = labels[annotation["category_id"]]
-                objects[annotation["image_id"]].append((label, annotation["segmentation"]))
-            frames = {
-                image["file_name"]: FrameAnnotation(
-                    path,
-                    image["file_name"],
-                    (int(image["height"]), int(image["width"])),
-                    tuple(objects[image["id"]]),
-                )
-                for image in content["images"]
-            }
-            _check_frames(frames.values())
-            return names, frames
-        except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
-            raise InputError(
-                f"{path}: is not COCO's JSON ({type(error).__name__}: {error}); it needs images, "
-                "annotations with segmentation, and categories"
-            ) from error
+def decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
+    """The pixels (H, W) bool of a segmentation.
 
-
-def _check_categories(names: tuple[Any, ...], ids: int) -> None:
-    if not all(isinstance(name, str) and name for name in names):
-        raise ValueError("a category has no name")
-    if len({*names, BACKGROUND}) <= len(names) or ids < len(names):
-        raise ValueError(f"two categories have one name or id, or one is called {BACKGROUND!r}")
-    if not 0 < len(names) < 255:
-        raise ValueError(f"it has {len(names)} categories, and 1 to 254 are possible")
-
-
-def _check_frames(frames: Iterable[FrameAnnotation]) -> None:
-    for frame in frames:
-        if not isinstance(frame.frame, str):
-            raise ValueError(f"an image has the file_name {frame.frame!r}")
-        height, width = frame.size
-        if min(height, width) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
-            raise ValueError(f"{frame.frame} is {width} x {height} pixels")
-
-
-def read_annotations(path: str | Path) -> tuple[tuple[str, ...], dict[str, FrameAnnotation]]:
-    """The categories of a file in the order of their ids, and its frames by ``file_name``.
-
-    A file is parsed again when it has changed.
+    Args:
+        segmentation: run lengths of ``size``, or a list of polygons ``[x, y, x, y, ...]``.
+        size: (H, W).
 
     Raises:
-        InputError: it is missing or not COCO's JSON.
+        ValueError, KeyError, TypeError, IndexError, OverflowError: it is none.
     """
-    path = os.fspath(path)
-    return _read(path, written_at(path))
-
-
-def _mask(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     if isinstance(segmentation, dict):
         if tuple(segmentation["size"]) != size:
             raise ValueError(f"its size is {segmentation['size']}")

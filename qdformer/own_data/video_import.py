@@ -1,10 +1,9 @@
-"""Videos with COCO's annotations, made into a tree in AVSS's layout."""
+"""Videos with annotations, made into a tree in AVSS's layout."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import json
 import re
 import shutil
 from collections import deque
@@ -13,12 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
+from qdformer.annotations.document import Annotations, frame_number
+from qdformer.annotations.formats import read_annotations
 from qdformer.data.datasets.avsbench import LAYOUTS
 from qdformer.data.datasets.classes import read_classes
 from qdformer.data.datasets.layout import SPLITS
 from qdformer.errors import InputError, make_folder
 from qdformer.io.audio_file import SAMPLE_RATE
-from qdformer.io.run_lengths import FrameAnnotation, read_annotations
+from qdformer.io.frame_annotation import FrameAnnotation
 from qdformer.synthetic.layout_writer import clip_files, write_clip, write_lists
 from qdformer.video.audio_track import SoundTrack
 from qdformer.video.reader import MAX_SECONDS, Picture, VideoFile
@@ -38,7 +39,11 @@ _LAYOUT = dataclasses.replace(LAYOUTS["avss"], row=_row)
 
 
 def import_videos(
-    videos: Sequence[str | Path], annotations: Sequence[str | Path], output: str | Path, split: str
+    videos: Sequence[str | Path],
+    annotations: Sequence[str | Path],
+    output: str | Path,
+    split: str,
+    every: float | None = None,
 ) -> dict[str, int]:
     """Add videos to a split of a data set, one frame for each annotated second.
 
@@ -49,11 +54,13 @@ def import_videos(
 
     Args:
         videos: files with sound.
-        annotations: COCO's JSON of each, as CVAT and other tools export it: the last number in an
-            image's ``file_name`` is that of the frame, from 0 on; with ``begin`` and ``end``, as
+        annotations: of each, in any format of :func:`~qdformer.annotations.formats
+            .read_annotations`, or one with a folder for each video in its frames' names. The last
+            number in a frame's name is the frame's, from 0 on; with ``begin`` and ``end``, as
             ``demo.py`` writes them, their middle counts.
         output: the root; the name of its folder is that of the data set.
         split: train, val or test.
+        every: seconds that each number stands for; by default they count the video's own frames.
 
     Returns:
         Clips and frames of the split that were written.
@@ -63,11 +70,13 @@ def import_videos(
     """
     if split not in SPLITS:
         raise InputError(f"split is {split!r}; give one of {', '.join(SPLITS)}")
-    if len(videos) != len(annotations):
+    if len(annotations) not in (1, len(videos)):
         raise InputError(
             f"{len(videos)} videos and {len(annotations)} files of annotations were given; give "
-            "one for each video, in the same order"
+            "one for each video, in the same order, or one for all"
         )
+    if every is not None and not 0 < every <= MAX_SECONDS:
+        raise InputError(f"every is {every} seconds; give a number above 0")
     stems = [_safe(Path(video).stem) for video in videos]
     if len(set(stems)) < len(stems):
         raise InputError(
@@ -79,9 +88,10 @@ def import_videos(
     make_folder(folder, f"the output folder {output}")
     classes = _classes(annotations, folder)
     rows, counted = _listed(folder), {"clips": 0, "frames": 0}
-    for video, path, stem in zip(videos, annotations, stems):
+    paths = annotations if len(annotations) == len(videos) else [*annotations] * len(videos)
+    for video, path, stem in zip(videos, paths, stems):
         old = {uid for uid, row in rows.items() if re.fullmatch(stem + r"_\d{5}", row["vid"])}
-        for name, frames, waveform in _clips(VideoFile(video), path, stem):
+        for name, frames, waveform in _clips(VideoFile(video), path, stem, every):
             present = {int(label) for _, labels in frames for label in np.unique(labels) if label}
             sounding = [classes[label - 1] for label in sorted(present)]
             files = clip_files(_LAYOUT, name, split, sounding, len(frames))
@@ -100,10 +110,10 @@ def import_videos(
 
 
 def _clips(
-    video: VideoFile, path: str | Path, stem: str
+    video: VideoFile, path: str | Path, stem: str, every: float | None
 ) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]], np.ndarray]]:
     """Name, pairs of frame and labels, and sound of each run of annotated seconds."""
-    chosen, sound = _by_second(path, float(video.rate)), video.sound()
+    chosen, sound = _by_second(path, video, every), video.sound()
     run: list[int] = []
     frames: list[tuple[np.ndarray, np.ndarray]] = []
     shown = _shown_at(video, [time for time, _ in chosen.values()])
@@ -145,42 +155,39 @@ def _shown_at(video: VideoFile, times: Sequence[float]) -> Iterator[np.ndarray |
         yield shown.image if shown is not None and time < end + 1e-3 else None
 
 
-def _by_second(path: str | Path, rate: float) -> dict[int, tuple[float, FrameAnnotation]]:
+def _by_second(
+    path: str | Path, video: VideoFile, every: float | None
+) -> dict[int, tuple[float, FrameAnnotation]]:
     """The annotated frame of each second that is nearest to its middle, and its time."""
-    spans = _spans(path)
+    annotations = read_annotations(path)
     best: dict[int, tuple[float, FrameAnnotation]] = {}
-    for name, annotation in read_annotations(path)[1].items():
-        if name in spans:
-            begin, end = spans[name]
+    for name, annotation in _frames_of(path, annotations, Path(video.name).stem).items():
+        if name in annotations.spans:
+            begin, end = annotations.spans[name]
             if not 0 <= begin <= end <= MAX_SECONDS:
                 raise InputError(f"{path}: its image {name} is of {begin} to {end} seconds")
             time = (begin + end) / 2
-        elif numbers := re.findall(r"\d{1,9}", Path(name).stem):
-            time = int(numbers[-1]) / rate
         else:
-            raise InputError(
-                f"{path}: its image {name} has no number in its name; the last one is taken for "
-                "that of the frame, from 0 on"
-            )
+            number = frame_number(path, name)
+            time = number / float(video.rate) if every is None else (number + 0.5) * every
         second = int(time)
         if second not in best or abs(time % 1 - 0.5) < abs(best[second][0] % 1 - 0.5):
             best[second] = time, annotation
     return dict(sorted(best.items()))
 
 
-def _spans(path: str | Path) -> dict[str, tuple[float, float]]:
-    content = json.loads(Path(path).read_bytes())
-    try:
-        return {
-            str(image["file_name"]): (float(image["begin"]), float(image["end"]))
-            for image in content["images"]
-            if "begin" in image or "end" in image
-        }
-    except (KeyError, TypeError, ValueError) as error:
+def _frames_of(
+    path: str | Path, annotations: Annotations, video: str
+) -> dict[str, FrameAnnotation]:
+    """A video's frames; all of them where the annotations are of one video."""
+    videos = annotations.videos()
+    by_stem = {Path(folder).stem: frames for folder, frames in videos.items()}
+    if len(videos) > 1 and video not in by_stem:
         raise InputError(
-            f"{path}: the begin or end of an image is missing or no number ({error}); give both in "
-            "seconds, or none"
-        ) from error
+            f"{path}: annotates the videos {', '.join(sorted(videos))[:200]}, and none is called "
+            f"{video}; frames are in a folder of their video's name"
+        )
+    return by_stem[video] if len(videos) > 1 else next(iter(videos.values()), {})
 
 
 def _labels(annotation: FrameAnnotation, picture: np.ndarray) -> np.ndarray:
@@ -194,7 +201,7 @@ def _labels(annotation: FrameAnnotation, picture: np.ndarray) -> np.ndarray:
 
 
 def _classes(annotations: Sequence[str | Path], folder: Path) -> list[str]:
-    known = {str(path): list(read_annotations(path)[0]) for path in annotations}
+    known = {str(path): list(read_annotations(path).classes) for path in annotations}
     assert _LAYOUT.class_list is not None
     if (listed := folder / _LAYOUT.class_list).exists():
         known = {str(listed): list(read_classes(listed)[1:])} | known

@@ -1,12 +1,15 @@
 """Videos and COCO's annotations become clips whose labels, frames and sound are the same."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools import mask as coco_mask
 
+from qdformer.annotations.formats import read_annotations, write_annotations
 from qdformer.audio.log_mel import read_waveform
 from qdformer.commands import import_videos as command
 from qdformer.engine.setup import register_roots
@@ -164,3 +167,47 @@ def test_times_that_are_none_are_refused(video, tmp_path, root, begin):
 def test_each_video_has_its_annotations(video, tmp_path, root):
     with pytest.raises(InputError, match="1 videos and 2 files"):
         import_videos([video], ["a.json", "b.json"], root, "train")
+
+
+def test_one_file_may_annotate_several_videos(video, tmp_path, root):
+    """YouTube-VIS's, frames in a folder of their video's name; numbers are of seconds."""
+    other = video.with_name("other.mkv")
+    shutil.copyfile(video, other)
+    videos = []
+    for index, stem in enumerate(("my video", "other")):
+        names = [f"{stem}/{second:05d}.jpg" for second in (index, index + 1)]
+        videos.append({"id": index, "file_names": names, "height": SIZE[0], "width": SIZE[1]})
+    runs = {"size": list(SIZE), "counts": [7, 20, SIZE[0] * SIZE[1] - 27]}
+    track = {"id": 4, "video_id": 1, "category_id": 7, "segmentations": [runs, None]}
+    categories = [{"id": 7, "name": "dog"}]
+    given = tmp_path / "all.json"
+    given.write_text(
+        json.dumps({"videos": videos, "annotations": [track], "categories": categories})
+    )
+    counted = import_videos([video, other], [given], root, "train", every=1.0)
+    assert counted == {"clips": 2, "frames": 4}
+    records, metadata = registered(root, "train")
+    by_video = {record["video_id"].partition("_")[0]: record for record in records}
+    for stem, first in (("my-video", 0), ("other", 1)):
+        frame = read_image(by_video[stem]["file_names"][0]).astype(int)
+        assert np.abs(frame - picture(RATE * first + RATE // 2)).max() <= 2
+    labels = [
+        read_label_map(name, by_video["other"]["label_format"], metadata.stuff_colors)
+        for name in by_video["other"]["sem_seg_file_names"]
+    ]
+    assert [int((label == 1).sum()) for label in labels] == [20, 0]
+    with pytest.raises(InputError, match="none is called third"):
+        import_videos([other.rename(tmp_path / "third.mkv")], [given], root, "train")
+
+
+def test_every_format_imports_the_same(video, tmp_path, root):
+    given = read_annotations(annotations(tmp_path / "a.json", range(0, 8, 2), names=["dog"]))
+    write_annotations(given, "cvat", tmp_path / "cvat")
+    files = tmp_path / "a.json", tmp_path / "cvat" / "annotations.xml"
+    roots = [root.with_name(f"{root.name}_{k}") for k in range(2)]
+    for file, place in zip(files, roots):
+        import_videos([video], [file], place, "train")
+    (first, _), (second, _) = (registered(place, "train")[0] + [None] for place in roots)
+    for key in ("file_names", "sem_seg_file_names"):
+        for one, other in zip(first[key], second[key], strict=True):
+            assert Path(one).read_bytes() == Path(other).read_bytes()

@@ -101,6 +101,17 @@ _LAYOUTS = (
         single_source=("v1s",),
         row=_avss_row,
     ),
+    # Guo et al., Audio-Visual Instance Segmentation, CVPR 2025; one frame a second.
+    Layout(
+        name="aviseg",
+        folders=("AVISeg",),
+        table="{split}.json",
+        frames="{split}/JPEGImages/{frame}",
+        masks=(("{split}.json", "coco"),),
+        sounds=("{split}/WAVAudios/{name}.wav",),
+        evaluator_type="avs_semantic",
+        class_list="train.json",
+    ),
 )
 LAYOUTS = {layout.name: layout for layout in _LAYOUTS}
 """By name. A layout of one's own joins them by :func:`register_layout`."""
@@ -127,20 +138,26 @@ def _problems(layout: Layout) -> Iterator[str]:
     for key in ("folders", "splits", "masks", "sounds"):
         if not isinstance(getattr(layout, key), tuple) or not getattr(layout, key):
             yield f"{key} is {getattr(layout, key)!r}; give a tuple of at least one"
-    templates = [(layout.frames, 1), *((template, 0) for template in layout.sounds)]
+    named = "{frame}" in layout.frames
+    templates = [(layout.frames, 0 if named else 1), *((t, 0) for t in layout.sounds)]
     for template, label_format in layout.masks:
         if label_format not in get_args(LabelFormat):
             yield f"masks are {label_format!r}; known: {', '.join(get_args(LabelFormat))}"
         templates.append((template, int(label_format != "coco")))
     for template, numbers in templates:
         fields = [field for _, field, _, _ in Formatter().parse(template) if field is not None]
-        if unknown := {*fields} - {"index", "subset", *layout.columns}:
+        if unknown := {*fields} - {"index", "frame", "subset", *layout.columns}:
             yield f"{template} has {', '.join(sorted(unknown))}, which columns does not name"
         if fields.count("index") != numbers:
             yield f"{template} must have {{index}} {'once' if numbers else 'nowhere'}"
 
 
-def register_avs(prefix: str, root: str | Path, classes: Sequence[str] | None = None) -> None:
+def register_avs(
+    prefix: str,
+    root: str | Path,
+    classes: Sequence[str] | None = None,
+    layouts: Sequence[str] | None = None,
+) -> None:
     """Registers ``{prefix}_{layout}_{split}`` for every layout; reads nothing before a load.
 
     Args:
@@ -148,11 +165,12 @@ def register_avs(prefix: str, root: str | Path, classes: Sequence[str] | None = 
         root: the folder that holds the data sets' folders, see ``datasets/README.md``.
         classes: names of the AVSS classes, the background first. None takes them from the tree's
             ``label2idx.json`` when the data set is loaded, and sets them in its metadata then.
+        layouts: names of some layouts; None takes all.
 
     Raises:
         InputError: another root is registered under this prefix.
     """
-    for layout in LAYOUTS.values():
+    for layout in map(LAYOUTS.__getitem__, LAYOUTS if layouts is None else layouts):
         for split in layout.splits:
             name = f"{prefix}_{layout.name}_{split}"
             metadata = MetadataCatalog.get(name)
@@ -210,8 +228,8 @@ def load_avs(root: str | Path, layout: str, split: str) -> list[dict[str, Any]]:
             records.append({**record, "height": height, "width": width})
     if not records:
         raise InputError(
-            f"{folder / spec.table}: the split {split!r} is empty; a clip must have it in the "
-            "column 'split'."
+            f"{folder / spec.table.format(split=split)}: the split {split!r} is empty; a clip must "
+            "have it in the column 'split'."
         )
     return records
 
@@ -221,7 +239,7 @@ def _load(name: str, layout: Layout, split: str) -> list[dict[str, Any]]:
     if layout.class_list and metadata.get("stuff_classes") is None:
         folder = find_folder(metadata.root, layout)
         _set_classes(name, read_classes(folder / layout.class_list))
-    table = find_folder(metadata.root, layout) / layout.table
+    table = find_folder(metadata.root, layout) / layout.table.format(split=split)
     return pickle.loads(_pickled_records(metadata.root, layout.name, split, written_at(table)))
 
 
@@ -240,4 +258,6 @@ def _set_classes(name: str, classes: Sequence[str]) -> None:
     MetadataCatalog.get(name).set(stuff_classes=list(classes), stuff_colors=colors)
 
 
-register_avs(PREFIX, os.getenv("DETECTRON2_DATASETS", "datasets"), AVSS_CLASSES)
+register_avs(
+    PREFIX, os.getenv("DETECTRON2_DATASETS", "datasets"), AVSS_CLASSES, ("s4", "ms3", "avss")
+)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from qdformer.annotations.formats import read_annotations
 from qdformer.errors import InputError
+from qdformer.io.frame_annotation import BACKGROUND
 from qdformer.io.open_file import written_at
-from qdformer.io.run_lengths import BACKGROUND, read_annotations
 
 _NAMES = """
 background accordion airplane axe baby bassoon bell bird boat boy bus car cat cello clarinet
@@ -66,8 +67,7 @@ def _read_classes(path: str, written: int | None) -> tuple[str, ...]:
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error}); restore the file.") from error
     if isinstance(indices, dict) and isinstance(indices.get("categories"), list):
-        names, _ = read_annotations(path)
-        return (BACKGROUND, *names)
+        return (BACKGROUND, *read_annotations(path).classes)
     if (
         not isinstance(indices, dict)
         or not all(type(index) in (int, str) for index in indices.values())

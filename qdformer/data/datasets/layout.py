@@ -7,14 +7,15 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qdformer.annotations.formats import read_annotations
 from qdformer.data.datasets.classes import BACKGROUND, read_classes
 from qdformer.errors import InputError
+from qdformer.io.frame_annotation import FrameAnnotation
 from qdformer.io.image import LabelFormat
-from qdformer.io.run_lengths import FrameAnnotation, read_annotations
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +35,14 @@ class Layout:
         name: the layout's name, and the ``subset`` of its clips where the list does not give one.
         folders: names of the data set's folder under the root; the first that exists is taken, and
             the first one is written.
-        table: csv file of the clips.
+        table: csv file of the clips, or one file of annotations for each split, as
+            ``{split}.json``, of whose videos each is a clip.
         header: its columns. One that a file does not name is taken by its position here.
         columns: the column of each field of a clip; ``name`` and ``split`` are needed.
-        frames: the frames of a clip; ``{index}`` is a frame's number.
+        frames: the frames of a clip; ``{index}`` is a frame's number, or ``{frame}`` the name that
+            its annotations give it.
         masks: the masks and their format, without ``{index}`` for "coco", whose frames are named
-            from the data set's folder on. The first that a clip has are taken.
+            from the data set's folder on, or as ``{frame}``. The first that a clip has are taken.
         sounds: the sound of a clip. The first that exists is taken, and the first one is written.
         evaluator_type: the evaluator, as Detectron2's data sets name theirs in the metadata.
         class_list: file of the class names and indices, or COCO's annotations; None where every
@@ -57,12 +60,12 @@ class Layout:
     name: str
     folders: tuple[str, ...]
     table: str
-    header: tuple[str, ...]
-    columns: Mapping[str, str]
     frames: str
     masks: tuple[tuple[str, LabelFormat], ...]
     sounds: tuple[str, ...]
     evaluator_type: str
+    header: tuple[str, ...] = ("name", "split")
+    columns: Mapping[str, str] = field(default_factory=lambda: {"name": "name", "split": "split"})
     class_list: str | None = None
     splits: tuple[str, ...] = SPLITS
     published: tuple[int, ...] = ()
@@ -109,14 +112,7 @@ def read_table(folder: str | Path, layout: Layout) -> list[dict[str, str]]:
             twice; or a field would lead out of the folder.
     """
     path = Path(folder, layout.table)
-    if not path.is_file():
-        raise InputError(f"{path}: the list of clips is missing; restore it.")
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            clips = list(_parse(path, layout, csv.reader(file)))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read as a csv file ({error}); restore it.") from error
-
+    clips = list(_annotated(folder, layout) if "{split}" in layout.table else _listed(path, layout))
     unique = list({tuple(clip.items()): clip for clip in clips}.values())
     if len(unique) < len(clips):
         logger.warning("%s lists %d clips again.", path, len(clips) - len(unique))
@@ -135,11 +131,31 @@ def read_table(folder: str | Path, layout: Layout) -> list[dict[str, str]]:
     return unique
 
 
+def _listed(path: Path, layout: Layout) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise InputError(f"{path}: the list of clips is missing; restore it.")
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            return list(_parse(path, layout, csv.reader(file)))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a csv file ({error}); restore it.") from error
+
+
+def _annotated(folder: str | Path, layout: Layout) -> Iterator[dict[str, str]]:
+    """A clip for each video of the files of annotations that are there."""
+    for split in layout.splits:
+        path = Path(folder, layout.table.format(split=split))
+        if path.is_file():
+            for video in read_annotations(path).videos():
+                _check_field(f"{path}", "video", video)
+                yield {"subset": layout.name, "name": video, "split": split}
+
+
 def _parse(path: Path, layout: Layout, rows: Iterator[list[str]]) -> Iterator[dict[str, str]]:
     header = [title.strip() for title in next(rows, [])]
     places = {
-        field: (header if title in header else layout.header).index(title)
-        for field, title in layout.columns.items()
+        name: (header if title in header else layout.header).index(title)
+        for name, title in layout.columns.items()
     }
     found = [header.count(title) for title in layout.columns.values()]
     headless = max(places.values()) >= len(header) or header[places["split"]] in layout.splits
@@ -152,21 +168,24 @@ def _parse(path: Path, layout: Layout, rows: Iterator[list[str]]) -> Iterator[di
     for number, row in enumerate(rows, start=2):
         if not any(map(str.strip, row)):
             continue
-        fields = {field: row[place].strip() for field, place in places.items() if place < len(row)}
+        fields = {name: row[place].strip() for name, place in places.items() if place < len(row)}
         if len(fields) < len(places):
             raise InputError(
                 f"{path}, line {number}: found {len(row)} columns where the first line has "
                 f"{len(header)}; restore the line."
             )
-        for field, value in fields.items():
-            # Every field becomes part of a path, which must not lead out of the data set.
-            plain = value.isprintable() and Path(value).name == value and len(value) < 256
-            if not plain or value in ("", ".."):
-                raise InputError(
-                    f"{path}, line {number}: {field} {value[:80]!r} must be a plain file name, "
-                    "without folders."
-                )
+        for field_name, value in fields.items():
+            _check_field(f"{path}, line {number}", field_name, value)
         yield {"subset": layout.name, **fields}
+
+
+def _check_field(place: str, name: str, value: str) -> None:
+    # Every field becomes part of a path, which must not lead out of the data set.
+    plain = value.isprintable() and Path(value).name == value and len(value) < 256
+    if not plain or value in ("", ".."):
+        raise InputError(
+            f"{place}: {name} {value[:80]!r} must be a plain file name, without folders."
+        )
 
 
 def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> dict[str, Any]:
@@ -184,8 +203,8 @@ def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
     Raises:
         InputError: frames, all masks or the sound are missing.
     """
-    frames = numbered_files(folder, layout.frames, clip)
-    pattern = os.path.join(folder, layout.frames.format(**clip, index="<number>"))
+    frames = find_frames(folder, layout, clip)
+    pattern = os.path.join(folder, layout.frames.format(**clip, index="<number>", frame="<name>"))
     if not frames:
         raise InputError(f"{pattern}: no frames of this clip are there; restore them.")
     # Frame and sound are paired by their place, so a gap would pair all that follows wrongly.
@@ -207,6 +226,25 @@ def clip_record(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
         "video_id": clip["video_id"],
         "subset": clip["subset"],
     }
+
+
+def find_frames(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> dict[int, str]:
+    """Paths of a clip's frames by their number; those that annotations name count from 0.
+
+    Raises:
+        InputError: the annotations cannot be read, or a name in them leads out of the data set.
+    """
+    if "{frame}" not in layout.frames:
+        return numbered_files(folder, layout.frames, clip)
+    path = Path(folder, layout.table.format(**clip))
+    frames = {}
+    for index, name in enumerate(read_annotations(path).videos().get(clip["name"], ())):
+        for part in Path(name).parts:
+            _check_field(f"{path}", "file_name", part)
+        place = os.path.join(folder, layout.frames.format(**clip, frame=name))
+        if os.path.isfile(place):
+            frames[index] = place
+    return frames
 
 
 def _find_masks(
@@ -236,7 +274,8 @@ def find_masks(
     if label_format != "coco":
         return numbered_files(folder, template, clip)
     path = os.path.join(folder, template.format(**clip))
-    names, annotations = read_annotations(path)
+    annotations = read_annotations(path)
+    names = annotations.classes
     if layout.class_list:
         classes = read_classes(Path(folder, layout.class_list))
         if (BACKGROUND, *names) != classes:
@@ -244,8 +283,15 @@ def find_masks(
                 f"{path}: has the categories {', '.join(names)[:200]}, and {layout.class_list} the "
                 f"classes {', '.join(classes[1:])[:200]}; give both the same in the order of ids"
             )
-    places = {index: Path(frame).relative_to(folder).as_posix() for index, frame in frames.items()}
-    return {index: annotations[name] for index, name in places.items() if name in annotations}
+    base = Path(folder)
+    if "{frame}" in layout.frames:
+        base = base / layout.frames.partition("{frame}")[0].format(**clip)
+    places = {index: Path(frame).relative_to(base).as_posix() for index, frame in frames.items()}
+    return {
+        index: annotations.frames[name]
+        for index, name in places.items()
+        if name in annotations.frames
+    }
 
 
 def numbered_files(folder: str | Path, template: str, clip: Mapping[str, str]) -> dict[int, str]:

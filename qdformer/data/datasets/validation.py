@@ -20,8 +20,8 @@ from qdformer.data.datasets.layout import (
     Mask,
     clip_record,
     find_folder,
+    find_frames,
     find_masks,
-    numbered_files,
     read_table,
 )
 from qdformer.errors import InputError
@@ -201,7 +201,7 @@ def _check_clip(
         return []
     try:
         record = clip_record(folder, layout, clip)
-        frames = numbered_files(folder, layout.frames, clip)
+        frames = find_frames(folder, layout, clip)
         masks = {
             form: find_masks(folder, layout, template, form, clip, frames)
             for template, form in layout.masks

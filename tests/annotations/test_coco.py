@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from qdformer.annotations.formats import read_annotations
 from qdformer.errors import InputError
-from qdformer.io.run_lengths import FrameAnnotation, read_annotations
+from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 
 
 def label_map(segmentation, size=(9, 14)):
-    return FrameAnnotation("masks.json", "a.png", size, ((3, segmentation),)).label_map()
+    item = AnnotatedObject(3, segmentation)
+    return FrameAnnotation("masks.json", "a.png", size, (item,)).label_map()
 
 
 @pytest.mark.parametrize("density", [0, 0.03, 0.5, 0.97, 1])
@@ -37,7 +39,8 @@ def test_numbers_and_polygons():
 
 def test_the_last_object_lies_above_the_others():
     runs = {"size": [1, 3], "counts": [0, 2, 1]}
-    both = FrameAnnotation("m.json", "a.png", (1, 3), ((1, runs), (2, {**runs, "counts": [1, 2]})))
+    items = AnnotatedObject(1, runs), AnnotatedObject(2, {**runs, "counts": [1, 2]})
+    both = FrameAnnotation("m.json", "a.png", (1, 3), items)
     assert both.label_map().tolist() == [[1, 2, 2]]
 
 
@@ -85,7 +88,7 @@ def content_of(names=("dog",), ids=None, height=4):
 def test_what_is_not_cocos_json_is_refused(tmp_path, content):
     path = tmp_path / "a.json"
     path.write_text(content)
-    with pytest.raises(InputError, match="a.json: is not COCO's JSON"):
+    with pytest.raises(InputError, match="a.json: is not COCO's or"):
         read_annotations(path)
 
 
@@ -95,4 +98,4 @@ def test_a_file_that_changed_is_read_again(tmp_path):
         path.write_text(json.dumps({"images": [], "annotations": [],
                                     "categories": [{"id": 1, "name": name}]}))  # fmt: skip
         os.utime(path, ns=(len(name), ord(name[0])))
-        assert read_annotations(path)[0] == (name,)
+        assert read_annotations(path).classes == (name,)

@@ -1,0 +1,1 @@
+"""Masks of a video's frames in the formats of label tools and other data sets."""

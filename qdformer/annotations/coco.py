@@ -1,0 +1,70 @@
+"""COCO's JSON: one list of images, one of objects. Label tools write it, and ``demo.py``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from qdformer.annotations.document import Annotations, numbered_labels
+from qdformer.io.atomic_write import write_json
+from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
+from qdformer.io.run_lengths import encode
+
+
+def read(path: str, content: dict[str, Any]) -> Annotations:
+    """The annotations of parsed JSON; an object's ``track_id`` is its track, as CVAT writes it."""
+    classes, labels = numbered_labels(content["categories"])
+    objects = defaultdict(list)
+    for item in content["annotations"]:
+        track = item.get("track_id", item.get("attributes", {}).get("track_id"))
+        score = item.get("score")
+        objects[item["image_id"]].append(
+            AnnotatedObject(
+                labels[item["category_id"]],
+                item["segmentation"],
+                None if track is None else int(track),
+                None if score is None else float(score),
+            )
+        )
+    frames, spans = {}, {}
+    for image in content["images"]:
+        name, size = image["file_name"], (int(image["height"]), int(image["width"]))
+        frames[name] = FrameAnnotation(path, name, size, tuple(objects[image["id"]]))
+        if "begin" in image or "end" in image:
+            spans[name] = float(image["begin"]), float(image["end"])
+    return Annotations(classes, frames, spans)
+
+
+def write(annotations: Annotations, folder: Path) -> dict[str, str]:
+    """Write ``annotations.json``; see :func:`qdformer.annotations.formats.write_annotations`."""
+    images, objects = [], []
+    for number, (name, frame) in enumerate(annotations.frames.items(), start=1):
+        height, width = frame.size
+        image = {"id": number, "file_name": name, "height": height, "width": width}
+        if name in annotations.spans:
+            image |= dict(zip(("begin", "end"), annotations.spans[name]))
+        images.append(image)
+        for item in frame.objects:
+            runs = encode(frame.mask(item))
+            written = {
+                "id": len(objects) + 1,
+                "image_id": number,
+                "category_id": item.label,
+                "segmentation": runs,
+                "area": int(coco_mask.area(runs)),
+                "bbox": [float(value) for value in coco_mask.toBbox(runs)],
+                "iscrowd": 0,
+            }
+            known = {"track_id": item.track, "score": item.score}
+            objects.append(written | {k: v for k, v in known.items() if v is not None})
+    content = {"categories": categories(annotations), "images": images, "annotations": objects}
+    write_json(folder / "annotations.json", content)
+    return {name: name for name in annotations.frames}
+
+
+def categories(annotations: Annotations) -> list[dict[str, Any]]:
+    """COCO's categories of the classes."""
+    return [{"id": label, "name": name} for label, name in enumerate(annotations.classes, start=1)]

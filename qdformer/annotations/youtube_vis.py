@@ -1,0 +1,93 @@
+"""YouTube-VIS's JSON: objects are tracks, each with a segmentation or null for every frame."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from pycocotools import mask as coco_mask
+
+from qdformer.annotations.coco import categories
+from qdformer.annotations.document import Annotations, numbered_labels
+from qdformer.io.atomic_write import write_json
+from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
+from qdformer.io.run_lengths import encode
+
+
+def read(path: str, content: dict[str, Any]) -> Annotations:
+    """The annotations of parsed JSON."""
+    classes, labels = numbered_labels(content["categories"])
+    tracks = defaultdict(list)
+    for track in content["annotations"] or ():
+        tracks[track["video_id"]].append(track)
+    frames = {}
+    for video in content["videos"]:
+        size, names = (int(video["height"]), int(video["width"])), video["file_names"]
+        objects: list[list[AnnotatedObject]] = [[] for _ in names]
+        for track in tracks[video["id"]]:
+            masks = track["segmentations"]
+            if len(masks) != len(names):
+                raise ValueError(
+                    f"an object of video {video['id']} has {len(masks)} segmentations, and the "
+                    f"video {len(names)} frames"
+                )
+            for found, segmentation in zip(objects, masks):
+                if segmentation is not None:
+                    label, score = labels[track["category_id"]], track.get("score")
+                    found.append(AnnotatedObject(label, segmentation, track["id"], score))
+        for name, found in zip(names, objects):
+            frames[name] = FrameAnnotation(path, name, size, tuple(found))
+    return Annotations(classes, frames)
+
+
+def write(annotations: Annotations, folder: Path) -> dict[str, str]:
+    """Write ``instances.json``; see :func:`qdformer.annotations.formats.write_annotations`.
+
+    Objects of a class that have no track become one.
+
+    Raises:
+        ValueError: the frames of a video differ in size.
+    """
+    videos, tracks = [], []
+    for number, frames in enumerate(annotations.videos().values(), start=1):
+        sizes = {frame.size for frame in frames.values()}
+        if len(sizes) > 1:
+            raise ValueError(f"frames of one video have the sizes {sorted(sizes)}")
+        ((height, width),) = sizes
+        videos.append({"id": number, "file_names": [*frames], "length": len(frames),
+                       "height": height, "width": width})  # fmt: skip
+        masks: dict[tuple[int, int | None], list[Any]] = {}
+        scores = defaultdict(list)
+        for t, frame in enumerate(frames.values()):
+            for item in frame.objects:
+                key = item.label, item.track
+                runs = masks.setdefault(key, [None] * len(frames))
+                mask = frame.mask(item)
+                if runs[t] is not None:
+                    mask |= coco_mask.decode(runs[t]).astype(bool)
+                runs[t] = encode(mask)
+                if item.score is not None:
+                    scores[key].append(item.score)
+        for (label, track), runs in masks.items():
+            there = [None if run is None else (coco_mask.area(run), coco_mask.toBbox(run))
+                     for run in runs]  # fmt: skip
+            written = {
+                "id": len(tracks) + 1,
+                "video_id": number,
+                "category_id": label,
+                "iscrowd": 0,
+                "height": height,
+                "width": width,
+                "length": len(frames),
+                "segmentations": runs,
+                "areas": [item and int(item[0]) for item in there],
+                "bboxes": [item and [float(value) for value in item[1]] for item in there],
+            }
+            if scores[label, track]:
+                # Of a track, as results are submitted: the mean of its frames.
+                written["score"] = sum(scores[label, track]) / len(scores[label, track])
+            tracks.append(written)
+    content = {"categories": categories(annotations), "videos": videos, "annotations": tracks}
+    write_json(folder / "instances.json", content)
+    return {name: f"JPEGImages/{name}" for name in annotations.frames}

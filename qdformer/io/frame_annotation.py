@@ -1,0 +1,76 @@
+"""What a file of many frames' annotations says of one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qdformer.errors import InputError
+from qdformer.io.run_lengths import decode
+
+BACKGROUND = "background"
+"""What label 0 is called."""
+
+
+class AnnotatedObject(NamedTuple):
+    """One object of one frame.
+
+    Attributes:
+        label: of its class, from 1.
+        segmentation: see :func:`qdformer.io.run_lengths.decode`.
+        track: the same number in every frame that shows the object; None where the file does not
+            tell objects of one class apart.
+        score: how sure a method is of it, in [0, 1]; None for ground truth.
+    """
+
+    label: int
+    segmentation: Any
+    track: int | None = None
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class FrameAnnotation:
+    """The objects of one frame, which stand in a file with those of others.
+
+    Attributes:
+        path: of the file.
+        frame: the frame's name in it.
+        size: (H, W), pixels.
+        objects: where they overlap the last one counts.
+    """
+
+    path: str
+    frame: str
+    size: tuple[int, int]
+    objects: tuple[AnnotatedObject, ...]
+
+    def __str__(self) -> str:
+        return f"{self.path} ({self.frame})"
+
+    def label_map(self) -> np.ndarray:
+        """(H, W) uint8, 0 for background.
+
+        Raises:
+            InputError: a segmentation is not of this size, or no segmentation.
+        """
+        labels = np.zeros(self.size, np.uint8)
+        for item in self.objects:
+            labels[self.mask(item)] = item.label
+        return labels
+
+    def mask(self, item: AnnotatedObject) -> np.ndarray:
+        """(H, W) bool, the pixels of one of the objects.
+
+        Raises:
+            InputError: see :meth:`label_map`.
+        """
+        try:
+            return decode(item.segmentation, self.size)
+        except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
+            raise InputError(
+                f"{self}: the segmentation of an object cannot be read ({error}); give run lengths "
+                f"or polygons of {self.size[1]} x {self.size[0]} pixels"
+            ) from error

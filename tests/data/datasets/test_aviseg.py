@@ -1,0 +1,81 @@
+"""AVISeg's published structure: a YouTube-VIS file a split, frames and one sound a video."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from qdformer.data.datasets.avsbench import register_avs
+from qdformer.data.datasets.validation import check_tree
+from qdformer.errors import InputError
+from qdformer.io.image import read_label_map
+
+SIZE = (12, 20)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A video of three frames for each split; two dogs, of which one is silent in frame 1."""
+    folder = tmp_path / "AVISeg"
+    box = [[2.0, 1.0, 8.0, 1.0, 8.0, 6.0, 2.0, 6.0]]
+    other = [[10.0, 1.0, 14.0, 1.0, 14.0, 6.0, 10.0, 6.0]]
+    for split in ("train", "val", "test"):
+        names = [f"vid_{split}/frame_{n:04d}.jpg" for n in range(1, 4)]
+        for name in names:
+            path = folder / split / "JPEGImages" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", SIZE[::-1]).save(path)
+        (folder / split / "WAVAudios").mkdir()
+        sound = np.zeros((3 * 44100, 2))
+        soundfile.write(folder / split / "WAVAudios" / f"vid_{split}.wav", sound, 44100)
+        video = {"id": 1, "file_names": names, "height": SIZE[0], "width": SIZE[1], "length": 3}
+        tracks = [
+            {"id": 1, "video_id": 1, "category_id": 14, "iscrowd": 0,
+             "segmentations": [box, box, None]},
+            {"id": 2, "video_id": 1, "category_id": 14, "iscrowd": 0,
+             "segmentations": [other, None, None]},
+        ]  # fmt: skip
+        content = {
+            "videos": [video],
+            "annotations": tracks,
+            "categories": [{"id": 1, "name": "person"}, {"id": 14, "name": "dog"}],
+        }
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    yield tmp_path
+    for name in [name for name in DatasetCatalog.list() if name.startswith("avis_tree_")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_videos_are_clips_with_the_classes_of_the_file(tree):
+    register_avs("avis_tree", tree)
+    (record,) = DatasetCatalog.get("avis_tree_aviseg_val")
+    metadata = MetadataCatalog.get("avis_tree_aviseg_val")
+    assert metadata.stuff_classes == ["background", "person", "dog"]
+    assert len(record["file_names"]) == 3 and record["audio_file_name"].endswith("vid_val.wav")
+    labels = [read_label_map(mask, record["label_format"]) for mask in record["sem_seg_file_names"]]
+    expected = np.zeros((3, *SIZE), np.uint8)
+    expected[:2, 1:6, 2:8] = expected[0, 1:6, 10:14] = 2
+    np.testing.assert_array_equal(labels, expected)
+
+
+def test_it_is_checked(tree):
+    assert check_tree(tree).can_train
+    (tree / "AVISeg/val/JPEGImages/vid_val/frame_0002.jpg").unlink()
+    report = check_tree(tree)
+    assert [finding.kind for finding in report.findings] == ["missing"]
+
+
+def test_names_do_not_lead_out(tree):
+    path = tree / "AVISeg" / "train.json"
+    path.write_text(path.read_text().replace("vid_train/", "../train/"))
+    with pytest.raises(InputError, match="plain file name"):
+        DatasetCatalog.get(_register(tree))
+
+
+def _register(tree):
+    register_avs("avis_tree", tree)
+    return "avis_tree_aviseg_train"
