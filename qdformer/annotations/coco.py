@@ -40,7 +40,8 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
 
 def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     """Write ``annotations.json``; see :func:`qdformer.annotations.formats.write_annotations`."""
-    images, objects = [], []
+    images: list[dict[str, Any]] = []
+    objects: list[dict[str, Any]] = []
     for number, (name, frame) in enumerate(annotations.frames.items(), start=1):
         height, width = frame.size
         image = {"id": number, "file_name": name, "height": height, "width": width}

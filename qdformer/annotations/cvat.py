@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from collections import defaultdict
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
@@ -16,6 +17,8 @@ from qdformer.errors import InputError
 from qdformer.io.atomic_write import atomic_write
 from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 from qdformer.io.run_lengths import encode
+
+_Shape = tuple[str, str, int | None, int, ET.Element]
 
 _VIDEO_FRAME = "frame_{:06d}"  # how CVAT names the frames of a video
 
@@ -77,21 +80,21 @@ def _size(attributes: dict[str, str]) -> tuple[int, int]:
     return int(attributes["height"]), int(attributes["width"])
 
 
-def _shapes(path: str, root: ET.Element):
+def _shapes(path: str, root: ET.Element) -> Iterator[_Shape]:
     """Frame, label, track, z order and element of every shape that is seen."""
     for image in root.iterfind("image"):
         for shape in image:
             _check(path, shape)
             group = shape.get("group_id")
-            track = None if group in (None, "0") else int(group)
-            yield image.attrib["name"], shape.attrib["label"], track, _above(shape), shape
+            number = int(group) if group and group != "0" else None
+            yield image.attrib["name"], shape.attrib["label"], number, _above(shape), shape
     for track in root.iterfind("track"):
         for shape in track:
             _check(path, shape)
             if shape.get("outside", "0") == "0":
                 frame = _VIDEO_FRAME.format(int(shape.attrib["frame"]))
-                number = int(track.attrib["id"])
-                yield frame, track.attrib["label"], number, _above(shape), shape
+                label, number = track.attrib["label"], int(track.attrib["id"])
+                yield frame, label, number, _above(shape), shape
 
 
 def _above(shape: ET.Element) -> int:

@@ -49,7 +49,8 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     Raises:
         ValueError: the frames of a video differ in size.
     """
-    videos, tracks = [], []
+    videos: list[dict[str, Any]] = []
+    tracks: list[dict[str, Any]] = []
     for number, frames in enumerate(annotations.videos().values(), start=1):
         sizes = {frame.size for frame in frames.values()}
         if len(sizes) > 1:
