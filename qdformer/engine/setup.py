@@ -14,6 +14,7 @@ from detectron2.utils.logger import setup_logger
 from qdformer.config.loading import find_config, load_config
 from qdformer.config.validation import check_config, check_machine, clips_per_process
 from qdformer.data.datasets.avsbench import register_avs
+from qdformer.data.datasets.described import register_described
 from qdformer.data.datasets.registration import check_records, complete_metadata
 from qdformer.errors import InputError
 from qdformer.evaluation.registry import EVALUATOR_REGISTRY
@@ -25,11 +26,13 @@ def register_roots(roots: list[str]) -> None:
     """Register the data sets under each folder of ``DATASETS.AVS_ROOTS``, once.
 
     Raises:
-        InputError: two folders have one name.
+        InputError: two folders have one name, or a folder's own description cannot be used.
     """
     base = Path(os.environ.get("DETECTRON2_DATASETS", "datasets"))
     for root in roots:
-        register_avs((base / root).resolve().name, base / root)
+        prefix = (base / root).resolve().name
+        register_avs(prefix, base / root)
+        register_described(prefix, base / root)
 
 
 def load_records(name: str) -> list[dict[str, Any]]:

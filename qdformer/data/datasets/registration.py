@@ -8,7 +8,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from qdformer.data.datasets.classes import BACKGROUND, class_palette
 from qdformer.errors import InputError
-from qdformer.io.image import IGNORE_LABEL, LabelFormat
+from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_size
 
 RECORD_KEYS = {
     "video_id": "the clip's name, of no other clip",
@@ -42,7 +42,8 @@ def register_avs_dataset(
     Args:
         name: a new one.
         records: one dict a clip with the keys of ``RECORD_KEYS``, or a function that makes them
-            when they are needed.
+            when they are needed. Only ``file_names``, ``sem_seg_file_names`` and
+            ``audio_file_name`` have no default: others see :func:`with_defaults`.
         classes: names of the classes without background, which is 0 in the label maps; the k-th of
             them is k.
         metadata: more of it, see :func:`complete_metadata` for what is filled in.
@@ -66,7 +67,36 @@ def register_avs_dataset(
     except InputError:
         MetadataCatalog.remove(name)
         raise
-    DatasetCatalog.register(name, records if callable(records) else lambda: list(records))
+
+    def load() -> list[dict[str, Any]]:
+        given = records() if callable(records) else records
+        return [with_defaults(name, record, index) for index, record in enumerate(given)]
+
+    DatasetCatalog.register(name, load)
+
+
+def with_defaults(name: str, record: dict[str, Any], index: int) -> dict[str, Any]:
+    """A clip with what its data set does not say of it.
+
+    ``video_id`` is the data set's name with a number, ``height`` and ``width`` are those of the
+    first frame, and ``label_format`` is "index", or "binary" where there is a single class.
+
+    Args:
+        name: of the data set.
+        record: the clip.
+        index: its place in the data set.
+
+    Raises:
+        InputError: the first frame cannot be read.
+    """
+    binary = len(MetadataCatalog.get(name).stuff_classes) == 2
+    defaults: dict[str, Any] = {
+        "video_id": f"{name}_{index:05d}",
+        "label_format": "binary" if binary else "index",
+    }
+    if record.get("file_names") and not {"height", "width"} <= record.keys():
+        defaults["height"], defaults["width"] = read_size(record["file_names"][0])
+    return defaults | record
 
 
 def complete_metadata(name: str) -> None:

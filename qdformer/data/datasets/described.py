@@ -1,0 +1,175 @@
+"""A data set of one's own that a file beside its clips describes, without any Python.
+
+``dataset.yaml`` (or ``dataset.json``) in the root says::
+
+    classes: [dog, car]            # without background; the k-th has the label k in the masks
+    splits:
+      train: [clips/a, clips/b*]   # folders of clips, or patterns
+      test: [clips/z]
+    # The rest has these defaults, from the folder of a clip on.
+    frames: frames/*.jpg           # one for each second, in the order of the last number in a name
+    masks: masks/*.png             # with the number of their frame; or a file of annotations
+    sound: audio.wav
+    label_format: index            # binary, index or palette; "binary" where there is one class
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from qdformer.annotations.formats import read_annotations
+from qdformer.data.datasets.registration import register_avs_dataset
+from qdformer.errors import InputError
+from qdformer.io.image import LabelFormat
+
+FILES = ("dataset.yaml", "dataset.json")
+_DEFAULTS = {"frames": "frames/*.jpg", "masks": "masks/*.png", "sound": "audio.wav"}
+_KEYS = {"classes", "splits", "label_format", *_DEFAULTS}
+
+
+def register_described(prefix: str, root: str | Path) -> None:
+    """Register ``<prefix>_<split>`` for each split of a root's description, if it has one.
+
+    Clips are looked for when a split is loaded.
+
+    Raises:
+        InputError: the description cannot be used, or its names are taken by another root.
+    """
+    path = next((Path(root, name) for name in FILES if Path(root, name).is_file()), None)
+    if path is None:
+        return
+    described = _read(path)
+    for split, folders in described["splits"].items():
+        name = f"{prefix}_{split}"
+        if name in DatasetCatalog.list():
+            if MetadataCatalog.get(name).get("described_by") != str(path.resolve()):
+                raise InputError(
+                    f"{path}: the name {name} is taken; rename the folder or the split"
+                )
+            continue
+        records = partial(_records, path, described, folders)
+        register_avs_dataset(name, records, described["classes"], described_by=str(path.resolve()))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: cannot be read ({told}); mend it") from error
+    if not isinstance(content, dict) or not {"classes", "splits"} <= content.keys() <= _KEYS:
+        found = ", ".join(map(str, content)) if isinstance(content, dict) else repr(content)[:80]
+        raise InputError(
+            f"{path}: has {found}; give classes and splits, and of {', '.join(sorted(_KEYS))} what "
+            "you like"
+        )
+    for key in _DEFAULTS.keys() & content.keys():
+        _check_inside(path, key, content[key])
+    if content.get("label_format", "index") not in get_args(LabelFormat):
+        raise InputError(
+            f"{path}: label_format is {content['label_format']!r}; known: "
+            f"{', '.join(get_args(LabelFormat))}"
+        )
+    splits = content["splits"]
+    if not isinstance(splits, dict) or not splits:
+        raise InputError(f"{path}: splits is {splits!r}; give each split its list of folders")
+    for split, folders in splits.items():
+        if isinstance(folders, str):
+            splits[split] = folders = [folders]
+        if not re.fullmatch(r"\w+", str(split)) or not isinstance(folders, list) or not folders:
+            raise InputError(
+                f"{path}: the split {split!r} is {folders!r}; give a name of letters and digits a "
+                "list of folders"
+            )
+        for folder in folders:
+            _check_inside(path, f"the split {split!r}", folder)
+    return _DEFAULTS | content
+
+
+def _check_inside(path: Path, key: str, value: Any) -> None:
+    inside = isinstance(value, str) and value and not Path(value).is_absolute()
+    if not inside or ".." in Path(value).parts:
+        raise InputError(
+            f"{path}: {key} has {value!r}; give a path or pattern from {path.parent} on"
+        )
+
+
+def _records(path: Path, described: dict[str, Any], folders: Sequence[str]) -> list[dict[str, Any]]:
+    clips: dict[Path, None] = {}
+    for pattern in folders:
+        found = sorted(place for place in path.parent.glob(pattern) if place.is_dir())
+        if not found:
+            raise InputError(f"{path}: no folder fits {pattern!r}, seen from {path.parent}")
+        clips |= dict.fromkeys(found)
+    return [_record(path, described, clip) for clip in clips]
+
+
+def _record(path: Path, described: dict[str, Any], clip: Path) -> dict[str, Any]:
+    frames = _numbered(clip, described["frames"])
+    if not frames:
+        raise InputError(f"{clip}: no file fits {described['frames']!r}, which {path} names")
+    sound = clip / described["sound"]
+    if not sound.is_file():
+        raise InputError(f"{sound}: the sound of this clip is missing; {path} names it")
+    record = {
+        "video_id": clip.relative_to(path.parent).as_posix(),
+        "file_names": list(frames.values()),
+        "audio_file_name": str(sound),
+    }
+    annotations = clip / described["masks"]
+    if annotations.is_file():
+        return record | _annotated(path, described, clip, annotations, frames)
+    masks = _numbered(clip, described["masks"])
+    if not frames.keys() & masks.keys():
+        raise InputError(f"{clip}: no {described['masks']!r} has the number of a frame")
+    if lost := masks.keys() - frames.keys():
+        raise InputError(f"{masks[min(lost)]}: this mask has no frame of its number")
+    record["sem_seg_file_names"] = [masks.get(number) for number in frames]
+    given = {key: described[key] for key in ("label_format",) if key in described}
+    return record | given
+
+
+def _annotated(
+    path: Path, described: dict[str, Any], clip: Path, file: Path, frames: dict[int, str]
+) -> dict[str, Any]:
+    annotations = read_annotations(file)
+    if list(annotations.classes) != list(described["classes"]):
+        raise InputError(
+            f"{file}: has the classes {', '.join(annotations.classes)}, and {path} "
+            f"{', '.join(map(str, described['classes']))}; give both the same in one order"
+        )
+    places = {os.path.relpath(frame, clip): frame for frame in frames.values()}
+    found = {name: annotations.frames.get(Path(name).as_posix()) for name in places}
+    if not any(found.values()):
+        raise InputError(
+            f"{file}: annotates {next(iter(annotations.frames), 'nothing')}, and no frame of "
+            f"{clip}, as {next(iter(places))}"
+        )
+    return {"sem_seg_file_names": [*found.values()], "label_format": "coco"}
+
+
+def _numbered(folder: Path, pattern: str) -> dict[int, str]:
+    """The files of a pattern by the last number in their names, in its order.
+
+    Raises:
+        InputError: a name has no number, or two have the same.
+    """
+    files: dict[int, str] = {}
+    for file in folder.glob(pattern):
+        numbers = re.findall(r"\d{1,9}", file.stem)
+        if not numbers:
+            raise InputError(f"{file}: has no number in its name, by which frames are put in order")
+        if (number := int(numbers[-1])) in files:
+            raise InputError(
+                f"{file}: has the number of {files[number]}; frames have each their own"
+            )
+        files[number] = str(file)
+    return dict(sorted(files.items()))

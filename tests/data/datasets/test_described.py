@@ -1,0 +1,141 @@
+"""A yaml beside one's own clips is all that a data set takes."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import soundfile
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from PIL import Image
+
+from qdformer import register_avs_dataset
+from qdformer.annotations.document import Annotations
+from qdformer.annotations.formats import write_annotations
+from qdformer.data.dataset_mapper import AVSDatasetMapper
+from qdformer.data.datasets.described import register_described
+from qdformer.data.datasets.registration import check_records
+from qdformer.engine.setup import load_records
+from qdformer.errors import InputError
+from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
+from qdformer.io.image import read_label_map
+from qdformer.io.run_lengths import encode
+
+SIZE = (12, 20)
+TEXT = "classes: [dog, car]\nsplits:\n  train: ['clips/a*']\n  test: clips/b\n"
+
+
+def labels_of(clip, t):
+    labels = np.zeros(SIZE, np.uint8)
+    labels[t : t + 4, 2:9] = 1 + (clip == "b")
+    return labels
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Clips of 11 frames, so that names in the order of the alphabet are not in time's."""
+    for clip in ("a1", "a2", "b"):
+        folder = tmp_path / "clips" / clip
+        for part in ("frames", "masks"):
+            (folder / part).mkdir(parents=True)
+        for t in range(11):
+            Image.new("RGB", SIZE[::-1], (20 * t, 0, 0)).save(folder / f"frames/{t}.jpg")
+            if t != 10:
+                Image.fromarray(labels_of(clip, t % 8)).save(folder / f"masks/{t}.png")
+        soundfile.write(folder / "audio.wav", np.zeros(16000), 16000)
+    (tmp_path / "dataset.yaml").write_text(TEXT)
+    yield tmp_path
+    for name in [name for name in DatasetCatalog.list() if name.startswith("described_")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def test_clips_are_found_and_read(root):
+    register_described("described", root)
+    register_described("described", root)  # once more is the same
+    assert [record["video_id"] for record in load_records("described_train")] == [
+        "clips/a1", "clips/a2"
+    ]  # fmt: skip
+    (record,) = load_records("described_test")
+    assert (record["height"], record["width"], record["label_format"]) == (*SIZE, "index")
+    assert MetadataCatalog.get("described_test").stuff_classes == ["background", "dog", "car"]
+    assert record["sem_seg_file_names"][10] is None
+    for t in range(10):
+        found = read_label_map(record["sem_seg_file_names"][t], record["label_format"])
+        np.testing.assert_array_equal(found, labels_of("b", t % 8))
+
+
+def test_masks_may_be_a_file_of_annotations(root):
+    """As demo.py leaves a video, with its masks corrected."""
+    frames = {}
+    for t in range(11):
+        name, runs = f"frames/{t}.jpg", encode(labels_of("b", t % 8) > 0)
+        frames[name] = FrameAnnotation("", name, SIZE, (AnnotatedObject(2, runs),))
+    write_annotations(Annotations(("dog", "car"), frames), "coco", root / "clips" / "b")
+    (root / "dataset.yaml").write_text(TEXT + "masks: annotations.json\n")
+    register_described("described", root)
+    (record,) = load_records("described_test")
+    found = read_label_map(record["sem_seg_file_names"][7], record["label_format"])
+    np.testing.assert_array_equal(found, labels_of("b", 7))
+    (root / "dataset.yaml").write_text(
+        TEXT.replace("dog, car", "car, dog") + "masks: annotations.json"
+    )
+    register_described("described_other", root)
+    with pytest.raises(InputError, match="has the classes dog, car"):
+        load_records("described_other_test")
+
+
+def test_json_serves_as_well(root):
+    (root / "dataset.yaml").unlink()
+    content = {"classes": ["object"], "splits": {"train": ["clips/*"]}}
+    (root / "dataset.json").write_text(json.dumps(content))
+    register_described("described", root)
+    records = load_records("described_train")
+    assert len(records) == 3 and records[0]["label_format"] == "binary"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("classes", "names"), "give classes and splits"),
+        (("clips/b", "../b"), "from .* on"),
+        (("clips/b", "clips/c"), "no folder fits 'clips/c'"),
+        (("test:", "a-b:"), "the split 'a-b'"),
+        (("classes:", "frames: 3\nclasses:"), "frames has 3"),
+        (("classes:", "label_format: rgb\nclasses:"), "label_format is 'rgb'"),
+        (("classes:", "sound: a.flac\nclasses:"), "a.flac: the sound"),
+        (("classes:", "frames: '*.bmp'\nclasses:"), "no file fits '*.bmp'"),
+        (("classes:", "masks: '*.bmp'\nclasses:"), "no '*.bmp' has the number"),
+        (("[dog, car]", "[dog, dog]"), "each once"),
+        (("[dog, car]", "[dog"), "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_named(root, change, message):
+    (root / "dataset.yaml").write_text(TEXT.replace(*change))
+    with pytest.raises(InputError, match=re.escape(message).replace(r"\.\*", ".*")):
+        register_described("described", root)
+        load_records("described_test")
+
+
+def test_three_keys_are_enough_in_python(root):
+    """The rest has defaults; what is missing for good is told as ever."""
+    clip = root / "clips" / "b"
+    record = {
+        "file_names": [str(clip / f"frames/{t}.jpg") for t in range(3)],
+        "sem_seg_file_names": [str(clip / f"masks/{t}.png") for t in range(3)],
+        "audio_file_name": str(clip / "audio.wav"),
+    }
+    register_avs_dataset("described_own", [record, record], ["dog", "car"])
+    records = DatasetCatalog.get("described_own")
+    check_records("described_own", records)
+    assert [r["video_id"] for r in records] == ["described_own_00000", "described_own_00001"]
+    mapper = AVSDatasetMapper(
+        is_train=True, augmentations=[], image_format="RGB", palette=None, num_classes=2,
+        num_frames=5,
+    )  # fmt: skip
+    mapped = mapper(records[0])
+    assert mapped["image"].shape == (3, 3, *SIZE)
+    assert mapped["instances"][0].gt_classes.tolist() == [1]
+    register_avs_dataset("described_broken", [{"file_names": []}], ["dog"])
+    with pytest.raises(InputError, match="no sem_seg_file_names"):
+        check_records("described_broken", DatasetCatalog.get("described_broken"))
