@@ -119,7 +119,7 @@ def _record(path: Path, described: dict[str, Any], clip: Path) -> dict[str, Any]
     sound = clip / described["sound"]
     if not sound.is_file():
         raise InputError(f"{sound}: the sound of this clip is missing; {path} names it")
-    record = {
+    record: dict[str, Any] = {
         "video_id": clip.relative_to(path.parent).as_posix(),
         "file_names": list(frames.values()),
         "audio_file_name": str(sound),
