@@ -1,5 +1,6 @@
 """Frames and sound in, label maps out: what sounds in a video, and where, while it is read."""
 
+import copy
 import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence, Sized
@@ -26,6 +27,7 @@ from qdformer.data.dataset_mapper import build_mapper
 from qdformer.errors import InputError
 from qdformer.io.audio_file import SAMPLE_RATE
 from qdformer.layers.mask_sampling import masks_at_size
+from qdformer.modeling.inference import Thresholds
 from qdformer.modeling.inference_fusion import fuse_for_inference
 from qdformer.modeling.windows import windows
 from qdformer.video.reader import Picture, VideoFile
@@ -117,6 +119,17 @@ class AudioVisualPredictor:
     def from_pretrained(cls, name: str, **options: Any) -> "AudioVisualPredictor":
         """A model of the Hugging Face Hub, ``owner/name``; ``options`` as for the constructor."""
         return cls(f"{PREFIX}{name}", **options)
+
+    def with_thresholds(self, thresholds: Thresholds) -> "AudioVisualPredictor":
+        """The same predictor with other thresholds; the network is shared."""
+        other = copy.copy(self)
+        other.model = copy.copy(self.model)
+        other.model.thresholds = thresholds
+        other.cfg = self.cfg.clone()
+        other.cfg.defrost()
+        other.cfg.MODEL.QDFORMER.MASK_THRESHOLD = float(thresholds.mask)
+        other.cfg.MODEL.QDFORMER.CLASS_THRESHOLD = float(thresholds.classes)
+        return other
 
     def __call__(
         self,

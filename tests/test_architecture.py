@@ -47,7 +47,7 @@ ALLOWED = {
     "predictor": {"io", "audio", "video", "data", "config", "checkpoint", "engine", *MODEL},
     "own_data": {"io", "audio", "video", "annotations", "data", "synthetic"},
     "archive": {"io", "video", "predictor"},
-    "demo": {"config", "engine", "predictor", "synthetic", "video", *READERS},
+    "demo": {"config", "engine", "predictor", "synthetic", "modeling", "video", *READERS},
     "reproduction": {"config", "checkpoint", "engine", "synthetic", "layers", *READERS},
     "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
     "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",

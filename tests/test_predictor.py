@@ -12,6 +12,7 @@ from qdformer.audio.log_mel import read_waveform
 from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.errors import InputError
 from qdformer.io.image import read_image
+from qdformer.modeling.inference import Thresholds
 from qdformer.predictor import AudioVisualPredictor
 from tests.samples import small_config
 from tests.videos import save_described, write_lossless
@@ -253,3 +254,19 @@ def test_a_sound_far_longer_than_the_frames_has_another_rate(predictor, clip):
     frames, waveform, _ = clip
     with pytest.raises(InputError, match="sample_rate"):
         predictor.segment_frames(frames, np.tile(waveform, 3))
+
+
+def test_other_thresholds_are_another_view_of_one_network(checkpoint, predictor, clip):
+    frames, waveform, _ = clip
+    thresholds = Thresholds(mask=0.4, classes=0.01)
+    other = predictor.with_thresholds(thresholds)
+    cfg = other.cfg.MODEL.QDFORMER
+    assert (cfg.MASK_THRESHOLD, cfg.CLASS_THRESHOLD) == (0.4, 0.01)
+    assert next(other.model.parameters()) is next(predictor.model.parameters())
+    overrides = ["MODEL.QDFORMER.CLASS_THRESHOLD", "0.01", "MODEL.QDFORMER.MASK_THRESHOLD", "0.4"]
+    expected = AudioVisualPredictor(checkpoint, overrides).segment_frames(frames, waveform)
+    before = [*predictor.segment_frames(frames, waveform)]
+    for one, two in zip(other.segment_frames(frames, waveform), expected, strict=True):
+        assert_same(one, two)
+    for one, two in zip(predictor.segment_frames(frames, waveform), before, strict=True):
+        assert_same(one, two)

@@ -9,23 +9,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 from detectron2.data import Metadata
-from PIL import Image
 
-from qdformer.demo.annotation import FRAME_NAME, MASK_NAME, Annotation
 from qdformer.demo.history import History
 from qdformer.demo.preview import Preview
+from qdformer.demo.result_folder import ANNOTATIONS, ResultFolder
 from qdformer.errors import InputError
-from qdformer.io.atomic_write import write_json
 from qdformer.predictor import AudioVisualPredictor, SegmentedFrame, checked_span
 from qdformer.video.reader import Picture, VideoFile
 from qdformer.video.writer import write_annotated_video
 from qdformer.visualization.motion import motion
 from qdformer.visualization.overlay import Layer
 
-OVERLAY, ANNOTATIONS = "overlay.mp4", "annotations.json"
-TIME_LINE, PREVIEW = "time_line.png", "preview.gif"
+OVERLAY, PREVIEW = "overlay.mp4", "preview.gif"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,30 +68,23 @@ def annotate(
     """
     check_replaceable(folder)
     metadata = predictor.metadata
-    annotation = Annotation(video, metadata, options.every)
-    history = History(metadata, options.every)
     preview = Preview(metadata, options.every)
     with whole_folder(folder) as partial:
-        for name in (FRAME_NAME, MASK_NAME):
-            (partial / name).parent.mkdir()
+        results = ResultFolder(partial, video, metadata, options.every)
 
         def recorded() -> Iterator[SegmentedFrame]:
             for frame in predictor(video, options.every):
-                picture, label_map = annotation.add(frame)
-                Image.fromarray(frame.image).save(partial / picture, quality=95)
-                _write_label_map(partial / label_map, frame.label_map, metadata)
-                history.add(frame)
+                results.add(frame)
                 if options.preview:
                     preview.add(frame)
                 yield frame
 
         pictures = overlaid(video.pictures(), recorded(), metadata, options)
         write_annotated_video(partial / OVERLAY, video, _counted(pictures, progress))
-        write_json(partial / ANNOTATIONS, annotation.document)
-        Image.fromarray(history.draw(Path(video.name).name)).save(partial / TIME_LINE)
+        results.finish()
         if options.preview:
             preview.write(partial / PREVIEW)
-    return history
+    return results.history
 
 
 def overlaid(
@@ -138,12 +127,6 @@ def _counted(pictures: Iterable[Picture], progress: Callable[[float], None]) -> 
     for picture in pictures:
         yield picture
         progress(picture.time)
-
-
-def _write_label_map(path: Path, label_map: np.ndarray, metadata: Metadata) -> None:
-    image = Image.fromarray(label_map, mode="P")
-    image.putpalette(np.asarray(metadata.stuff_colors, np.uint8).tobytes())
-    image.save(path)
 
 
 def check_replaceable(folder: Path) -> None:

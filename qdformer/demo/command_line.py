@@ -20,6 +20,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--weights", default="output/quickstart/model_final.safetensors", help="a checkpoint"
     )
     parser.add_argument("--config-file", default="", help="for weights that do not carry theirs")
+    parser.add_argument(
+        "--confidence-threshold",
+        type=float,
+        metavar="P",
+        help="least probability of a class that is shown, 0 to 1; by default the model's",
+    )
     parser.add_argument("--device", help="cpu, cuda, ...; by default what the model was trained on")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
 
@@ -42,9 +48,12 @@ def load_model_config(args: argparse.Namespace) -> CfgNode:
 
 
 def _trained(args: argparse.Namespace) -> tuple[str | CfgNode, list[str], str | None]:
+    opts = [*args.opts]
+    if args.confidence_threshold is not None:
+        opts += ["MODEL.QDFORMER.CLASS_THRESHOLD", str(args.confidence_threshold)]
     if not args.config_file:
-        return args.weights, args.opts, args.device
-    cfg = load_config(args.config_file, [*args.opts, "MODEL.WEIGHTS", args.weights])
+        return args.weights, opts, args.device
+    cfg = load_config(args.config_file, [*opts, "MODEL.WEIGHTS", args.weights])
     check_config(cfg)
     register_roots(cfg.DATASETS.AVS_ROOTS)
     check_datasets(cfg, eval_only=True)

@@ -15,8 +15,18 @@ import numpy as np
 from qdformer.audio.log_mel import SAMPLE_RATE
 from qdformer.demo.inputs import SUFFIXES
 from qdformer.demo.web_server import KEPT, LOOKED_AFTER
-from qdformer.demo.web_session import MAX_SECONDS, ClassFound, Result, SoundChange, WebSession
+from qdformer.demo.web_session import (
+    FASTEST,
+    MAX_SECONDS,
+    SLOWEST,
+    ClassFound,
+    Result,
+    SoundChange,
+    View,
+    WebSession,
+)
 from qdformer.errors import InputError, one_line_message
+from qdformer.modeling.inference import Thresholds
 from qdformer.predictor import AudioVisualPredictor
 from qdformer.synthetic.noise import SYNTHESIZED
 
@@ -39,6 +49,11 @@ STYLE = """
 @media (max-width: 720px) {
   #time-line img { min-width: 640px; }
   #time-line button { justify-content: flex-start; }
+  /* The result comes before what may be changed: the column's parts are ordered with it. */
+  #left { display: contents; }
+  #left > * { flex: 1 1 100%; }
+  #right { order: 1; }
+  #sound, #view { order: 2; }
 }
 footer { display: none !important; }
 """
@@ -97,11 +112,12 @@ class WebPage:
             self._session = gr.State(time_to_live=KEPT)
             gr.Markdown(_ABOUT)
             with gr.Row():
-                with gr.Column(scale=2, min_width=320):
+                with gr.Column(scale=2, min_width=320, elem_id="left"):
                     self._lay_out_input(examples)
-                    self._lay_out_sound()
                     self._start = gr.Button("Segment", variant="primary", elem_id="segment")
-                with gr.Column(scale=3, min_width=320):
+                    self._lay_out_sound()
+                    self._lay_out_view()
+                with gr.Column(scale=3, min_width=320, elem_id="right"):
                     self._lay_out_result()
             self._time_line = gr.Image(
                 label="Time line", show_label=False, visible=False, interactive=False,
@@ -144,6 +160,22 @@ class WebPage:
             ]  # fmt: skip
             self._muted = gr.CheckboxGroup(label="Mute", visible=False, elem_id="muted")
 
+    def _lay_out_view(self) -> None:
+        own = self.predictor.cfg.MODEL.QDFORMER
+        with gr.Accordion("Change how it is segmented", open=False, elem_id="view"):
+            self._every = gr.Slider(
+                FASTEST, SLOWEST, value=1.0, step=0.1, label="Seconds between frames",
+                elem_id="every",
+            )  # fmt: skip
+            self._class_threshold = gr.Slider(
+                0, 1, value=own.CLASS_THRESHOLD, step=0.01,
+                label="Least probability of a class", elem_id="class-threshold",
+            )  # fmt: skip
+            self._mask_threshold = gr.Slider(
+                0, 1, value=own.MASK_THRESHOLD, step=0.01,
+                label="Least probability of a pixel", elem_id="mask-threshold",
+            )  # fmt: skip
+
     def _lay_out_result(self) -> None:
         self._overlay = gr.Video(
             label="What sounds, and where", interactive=False, autoplay=True, height=400,
@@ -153,6 +185,9 @@ class WebPage:
             label="Tokens: whose masks are shown", visible=False, elem_id="tokens"
         )
         self._found = gr.HTML(elem_id="found", apply_default_css=False)
+        self._files = gr.DownloadButton(
+            "Download masks, annotations and time line", visible=False, size="sm", elem_id="files"
+        )
 
     def _connect(self) -> None:
         # One job at a time, whoever asks for it.
@@ -168,8 +203,16 @@ class WebPage:
         )
         segmenting = self._start.click(
             report_errors(self._segment),
-            [self._session, self._muted, self._noise, self._snr],
-            [self._tokens, *results],
+            [
+                self._session,
+                self._muted,
+                self._noise,
+                self._snr,
+                self._every,
+                self._class_threshold,
+                self._mask_threshold,
+            ],
+            [self._tokens, self._files, *results],
             show_progress_on=self._overlay,
             **job,
         )
@@ -184,7 +227,15 @@ class WebPage:
         self._file.change(
             self._clear,
             self._session,
-            [self._session, self._about_video, self._tokens, *results, self._count, *sources],
+            [
+                self._session,
+                self._about_video,
+                self._tokens,
+                self._files,
+                *results,
+                self._count,
+                *sources,
+            ],
             cancels=[segmenting, showing],
             queue=False,
             show_progress="hidden",
@@ -203,7 +254,7 @@ class WebPage:
         hidden = gr.update(value=None, visible=False)
         no_choice = gr.update(value=[], visible=False)
         players = [hidden] * MAX_SOURCES
-        return [None, "", no_choice, None, hidden, "", 1, *players, no_choice]
+        return [None, "", no_choice, hidden, None, hidden, "", 1, *players, no_choice]
 
     def _open(self, path: str | None) -> tuple[WebSession | None, str]:
         if path is None:
@@ -232,16 +283,22 @@ class WebPage:
         muted: list[int],
         noise: str,
         snr: float,
+        every: float,
+        class_threshold: float,
+        mask_threshold: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  (Gradio asks for it)
     ) -> list[Any]:
         session = _present(session)
-        result = session.segment(SoundChange(tuple(muted), noise, snr), self._shown(progress))
+        change = SoundChange(tuple(muted), noise, snr)
+        view = View(every, Thresholds(mask_threshold, class_threshold))
+        result = session.segment(change, self._shown(progress), view)
         names = [
             (f"{token} ({name})" if name else str(token), token)
             for token, name in enumerate(session.likeliest_classes())
         ]
         tokens = gr.update(choices=names, value=list(range(len(names))), visible=True)
-        return [tokens, *_results(result)]
+        files = gr.update(value=str(result.files), visible=True)
+        return [tokens, files, *_results(result)]
 
     def _show(
         self,

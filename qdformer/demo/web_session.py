@@ -15,7 +15,9 @@ from qdformer.audio.log_mel import SAMPLE_RATE
 from qdformer.audio.separation import nmf
 from qdformer.demo.annotate import AnnotateOptions, overlaid
 from qdformer.demo.history import History
+from qdformer.demo.result_folder import ResultFolder
 from qdformer.errors import InputError
+from qdformer.modeling.inference import Thresholds
 from qdformer.predictor import AudioVisualPredictor, SegmentedFrame
 from qdformer.synthetic.noise import draw_noise
 from qdformer.video.reader import Picture, VideoFile
@@ -25,8 +27,8 @@ MAX_SECONDS = 60
 MAX_PIXELS = 1920 * 1080
 MAX_RATE = 60  # frames per second
 
-_EVERY = 1.0
-_OPTIONS = AnnotateOptions(every=_EVERY)
+FASTEST, SLOWEST = 0.2, 5.0
+"""Seconds between segmented frames that a visitor may choose."""
 
 Progress = Callable[[float], None]
 
@@ -44,6 +46,25 @@ class SoundChange:
     muted: tuple[int, ...] = ()
     noise: str = ""
     snr: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How a visitor wants a video segmented.
+
+    Attributes:
+        every: seconds between segmented frames, ``FASTEST`` to ``SLOWEST``.
+        thresholds: what counts as confident; None for the model's own.
+    """
+
+    every: float = 1.0
+    thresholds: Thresholds | None = None
+
+    def __post_init__(self):
+        if not FASTEST <= self.every <= SLOWEST:
+            raise InputError(
+                f"Every {self.every} seconds were asked for; {FASTEST} to {SLOWEST} are possible"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,11 +92,14 @@ class Result:
 
     Attributes:
         overlay: an mp4 file, which lasts until the next result.
+        files: a zip of the pictures, label maps, annotations and time line of all tokens, which
+            lasts as long.
         time_line: (h, w, 3) uint8 RGB.
         classes: the longest sounding first.
     """
 
     overlay: Path
+    files: Path
     time_line: np.ndarray
     classes: list[ClassFound]
 
@@ -101,7 +125,8 @@ class WebSession:
         self.video = VideoFile(path)
         self.seconds = _checked_length(self.video)
         self.closing = threading.Event()
-        self._predictor = predictor
+        self._given = self._predictor = predictor
+        self._view = View()
         self._folder = tempfile.TemporaryDirectory()
         self._sources = np.zeros((0, 0), np.float32)
         self._frames: list[SegmentedFrame] = []
@@ -129,19 +154,27 @@ class WebSession:
         self._sources = nmf(self._own_sound(), count)
         return self._sources
 
-    def segment(self, change: SoundChange, progress: Progress) -> Result:
+    def segment(self, change: SoundChange, progress: Progress, view: View = View()) -> Result:  # noqa: B008
         """Segment the video with its sound or with a changed one.
 
         Args:
             change: of the sound, for this result and what is made of it.
             progress: called with the share that is done, 0 to 1.
+            view: how.
 
         Raises:
             InputError: the video cannot be used any further, or the change is none.
         """
         self._waveform = self._changed_sound(change)
-        self._frames = []
-        return self._draw(self._segmented(), progress)
+        self._frames, self._view, self._predictor = [], view, self._given
+        if view.thresholds is not None:
+            self._predictor = self._given.with_thresholds(view.thresholds)
+        with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
+            files = ResultFolder(Path(folder), self.video, self._predictor.metadata, view.every)
+            result = self._draw(self._segmented(files), progress)
+            files.finish()
+            files.zipped(result.files)
+        return result
 
     def show(self, tokens: Sequence[int], progress: Progress) -> Result:
         """Draw the last result anew with the masks of some tokens alone; no network runs.
@@ -186,8 +219,9 @@ class WebSession:
         # What is louder would be cut in the file, and so heard otherwise than it was segmented.
         return (waveform / max(1.0, np.abs(waveform).max(initial=0))).astype(np.float32)
 
-    def _segmented(self) -> Iterator[SegmentedFrame]:
-        for frame in self._predictor(self.video, _EVERY, self._waveform):
+    def _segmented(self, files: ResultFolder) -> Iterator[SegmentedFrame]:
+        for frame in self._predictor(self.video, self._view.every, self._waveform):
+            files.add(frame)
             # Pictures and masks of every class would be most of what is kept.
             found = frame.instances
             found = Instances(
@@ -214,7 +248,7 @@ class WebSession:
 
     def _draw(self, frames: Iterable[SegmentedFrame], progress: Progress) -> Result:
         metadata = self._predictor.metadata
-        history, areas = History(metadata, _EVERY), []
+        history, areas = History(metadata, self._view.every), []
 
         def recorded() -> Iterator[SegmentedFrame]:
             for frame in frames:
@@ -230,11 +264,13 @@ class WebSession:
                     raise InputError(f"{self.name}: is no longer asked for; drop it in again")
                 progress(min(picture.time / self.seconds, 1.0))
 
-        pictures = overlaid(_bounded(self.video), recorded(), metadata, _OPTIONS)
+        options = AnnotateOptions(every=self._view.every)
+        pictures = overlaid(_bounded(self.video), recorded(), metadata, options)
         overlay = Path(self._folder.name) / "overlay.mp4"
         write_annotated_video(overlay, self.video, counted(pictures), self._waveform)
         classes = _classes_found(history, np.stack(areas))
-        return Result(overlay, history.draw(self.name), classes)
+        files = overlay.with_name(f"{Path(self.name).stem}.zip")
+        return Result(overlay, files, history.draw(self.name), classes)
 
 
 def _classes_found(history: History, areas: np.ndarray) -> list[ClassFound]:
@@ -247,7 +283,7 @@ def _classes_found(history: History, areas: np.ndarray) -> list[ClassFound]:
                 ClassFound(
                     name=metadata.stuff_classes[label],
                     color=tuple(metadata.stuff_colors[label]),
-                    seconds=float(seen.sum() * _EVERY),
+                    seconds=float(seen.sum() * history.every),
                     score=float(scores[seen, label].mean()),
                     share=float(areas[seen, label].mean()),
                 )

@@ -1,5 +1,6 @@
 """The web page in a browser, served by the script itself."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
+import zipfile
 from io import BytesIO
 from pathlib import Path
 
@@ -262,6 +264,33 @@ def test_an_example_is_one_click_away_and_fits_a_narrow_screen(page):
     page.wait_for_function(PLAYED)
     page.locator("#time-line img").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") == 390
+    # What was found comes before what may be changed.
+    places = [
+        page.locator(name).bounding_box()["y"]
+        for name in ("#segment", "#overlay", "#files", "#sound", "#view", "#time-line")
+    ]
+    assert places == sorted(places)
+
+
+def test_seconds_and_thresholds_are_chosen_and_files_downloaded(page, short_video):
+    opened(page, short_video)
+    page.get_by_text("Change how it is segmented").click()
+    page.locator("#every input[type=number]").fill("0.5")
+    page.locator("#every input[type=number]").blur()
+    result_of(page, page.locator("#segment").click)
+    with page.expect_download() as download:
+        page.locator("#files").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        document = json.loads(archive.read("annotations.json"))
+        names = archive.namelist()
+    assert document["info"]["every"] == 0.5 and len(document["images"]) == 6
+    for image in document["images"]:
+        assert {image["file_name"], image["label_map"]} <= {*names}
+    assert "time_line.png" in names
+    page.locator("#class-threshold input[type=number]").fill("1")
+    page.locator("#class-threshold input[type=number]").blur()
+    result_of(page, page.locator("#segment").click)
+    expect(page.locator("#found")).to_contain_text("Nothing sounds", timeout=SLOW)
 
 
 def test_nothing_else_is_served(page, address, checkpoint, short_video):

@@ -1,5 +1,6 @@
 """What is done with a video, by a predictor whose results are known."""
 
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,11 @@ from detectron2.structures import Instances
 
 from qdformer.audio.separation import nmf
 from qdformer.demo import web_session
-from qdformer.demo.web_session import SoundChange, WebSession
+from qdformer.demo.annotate import AnnotateOptions, annotate
+from qdformer.demo.web_session import SoundChange, View, WebSession
 from qdformer.errors import InputError
-from qdformer.predictor import SegmentedFrame
+from qdformer.modeling.inference import Thresholds
+from qdformer.predictor import AudioVisualPredictor, SegmentedFrame
 from qdformer.synthetic.noise import draw_noise
 from qdformer.video.reader import VideoFile
 from qdformer.video.writer import write_video
@@ -199,3 +202,25 @@ def test_a_result_goes_with_its_session(predictor, short_video):
     assert overlay.is_file()
     del session
     assert not overlay.parent.exists()
+
+
+def test_the_files_of_a_result_are_those_of_the_command(trained, video, tmp_path):
+    """Frame for frame and byte for byte, at the same thresholds and span."""
+    view = View(0.5, Thresholds(mask=0.4, classes=0.006))
+    session = WebSession(str(video), AudioVisualPredictor(trained))
+    result = session.segment(SoundChange(), nothing_done, view)
+    with zipfile.ZipFile(result.files) as archive:
+        given = {name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
+    overrides = ["MODEL.QDFORMER.CLASS_THRESHOLD", "0.006", "MODEL.QDFORMER.MASK_THRESHOLD", "0.4"]
+    annotate(
+        AudioVisualPredictor(trained, overrides), VideoFile(video), tmp_path / "x",
+        AnnotateOptions(every=0.5),
+    )  # fmt: skip
+    written = {
+        str(path.relative_to(tmp_path / "x")): path.read_bytes()
+        for path in (tmp_path / "x").rglob("*")
+        if path.is_file() and path.name != "overlay.mp4"
+    }
+    assert len(given) == 2 * 6 + 2 and given == written
+    with pytest.raises(InputError, match="0.2 to 5.0 are possible"):
+        View(0.1)
