@@ -40,6 +40,7 @@ from qdformer.engine.hooks import (
     StepSeed,
     ZeroGradHook,
 )
+from qdformer.engine.model_card import ModelCard
 from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
@@ -276,6 +277,7 @@ class Trainer(DefaultTrainer):
             ZeroGradHook(), StepSeed(), LossGuard(self.cfg.OUTPUT_DIR), *step, self.stop_request,
             *after_checkpoint, StepRecord(after_checkpoint, period),
             SkippedClipsReport(skipped_file(self.cfg)), *writers,
+            *([ModelCard(self.cfg)] if comm.is_main_process() else []),
         ]  # fmt: skip
 
     def _build_checkpointer(self) -> AVSCheckpointer:

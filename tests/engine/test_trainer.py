@@ -5,10 +5,12 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import HookBase
 
 from qdformer.checkpoint.checkpointer import AVSCheckpointer, load_audio_network
-from qdformer.engine.hooks import BestCheckpointer
+from qdformer.engine.hooks import BestCheckpointer, Preempted
 from qdformer.engine.setup import register_roots
 from qdformer.engine.trainer import Trainer, primary_metric
 from qdformer.errors import InputError
@@ -261,3 +263,28 @@ def test_weights_of_an_audio_network(tmp_path):
     torch.save(source, tmp_path / "module.pth")
     with pytest.raises(InputError, match="module.pth: cannot be used as weights"):
         load_audio_network(model, str(tmp_path / "module.pth"))
+
+
+def test_a_card_says_what_the_final_model_is(finished):
+    cfg, _ = finished
+    output = Path(cfg.OUTPUT_DIR)
+    text = (output / "README.md").read_text()
+    _, head, body = text.split("---\n", 2)
+    assert yaml.safe_load(head)["library_name"] == "qdformer"
+    assert (output / "model_final.safetensors").exists() and "model_final.safetensors" in body
+    classes = MetadataCatalog.get("tiny_avss_train").stuff_classes[1:]
+    assert all(name in body for name in classes)
+    value = finished[1]._last_eval_results["avs_semantic"]["mIoU"]
+    assert f"| tiny_avss_test | mIoU | {value:.2f} |" in body
+
+
+def test_a_run_that_was_stopped_has_no_card(composed, tmp_path):
+    cfg = config(tmp_path / "run", "tiny", "SOLVER.MAX_ITER", 3)
+
+    class Stop(HookBase):
+        def after_step(self):
+            raise Preempted
+
+    with pytest.raises(Preempted):
+        train(cfg, False, Stop())
+    assert not (tmp_path / "run" / "README.md").exists()
