@@ -14,7 +14,7 @@ from qdformer.io.atomic_write import write_json
 from qdformer.synthetic.variants import register_noise_variants, register_sound_variants
 
 RIGHT = "right sound"
-WRONG = ("silence", "another clip's sound")
+WRONG = ("silence", "noise alone", "another clip's sound")
 
 Comparison = dict[str, dict[str, dict[str, float]]]
 """The metrics of each kind of sound by task and name, the right sound first."""
@@ -55,7 +55,7 @@ def table(comparison: Comparison, dataset: str) -> str:
     evaluator = find_evaluator(dataset)
     metrics = [
         name
-        for name in (evaluator.primary_metric, "foreground_mIoU")
+        for name in (evaluator.primary_metric, "foreground_mIoU", "foreground_share")
         if name in comparison[RIGHT][evaluator.task]
     ]
     lines = [f"{'':24}" + "".join(f"{name:>18}" for name in metrics)]

@@ -23,6 +23,7 @@ class _ObjectScores:
     avsbench_iou: list[float]
     avsbench_f: list[float]
     avsbench_curves: list[np.ndarray]
+    pixels: list[tuple[int, int]]
 
     @property
     def num_frames(self) -> int:
@@ -47,7 +48,10 @@ class AVSObjectEvaluator(ClipEvaluator):
       each batch instead, a number that depends on the batch size.
     * ``AVSBench_F50``: the same F of ``sem_seg`` itself, without a sweep, mean over these frames.
 
-    The last two are 0 where nothing sounds in any frame. ``frames`` is the number of annotated
+    * ``foreground_share``: of all pixels, those in which something is segmented. Where nothing of
+      what is seen sounds, it is AVSBench-Robust's false positive rate.
+
+    The F of AVSBench are 0 where nothing sounds in any frame. ``frames`` is the number of annotated
     frames. The JSON file adds J and F of each clip.
     """
 
@@ -59,10 +63,11 @@ class AVSObjectEvaluator(ClipEvaluator):
     )
 
     def _score_clip(self, clip: dict, output: dict) -> _ObjectScores | None:
-        scores = _ObjectScores([], [], [], [], [])
+        scores = _ObjectScores([], [], [], [], [], [])
         for frame in self._annotated_frames(clip, output):
             counted = frame.gt != self._metadata.ignore_label
             gt, pred = (frame.gt > 0) & counted, (frame.pred > 0) & counted
+            scores.pixels.append((int(pred.sum()), int(counted.sum())))
             scores.region.append(metrics.region_similarity(pred, gt))
             scores.boundary.append(metrics.boundary_f(pred, gt))
             scores.avsbench_iou += metrics.avsbench_frame_iou(pred[None], gt[None]).tolist()
@@ -84,6 +89,7 @@ class AVSObjectEvaluator(ClipEvaluator):
         fscores = [value for clip in scores for value in clip.avsbench_f]
         curves = [curve for clip in scores for curve in clip.avsbench_curves]
         best = max(map(math.fsum, zip(*curves, strict=True)), default=0.0)
+        segmented, counted = (sum(n) for n in zip(*(n for clip in scores for n in clip.pixels)))
         fractions = {
             "J&F": (j_mean + f_mean) / 2,
             "J": j_mean,
@@ -95,6 +101,7 @@ class AVSObjectEvaluator(ClipEvaluator):
             "AVSBench_mIoU": iou,
             "AVSBench_MaxF": best / max(len(fscores), 1),
             "AVSBench_F50": math.fsum(fscores) / max(len(fscores), 1),
+            "foreground_share": segmented / max(counted, 1),
         }
         per_clip = {
             video_id: {"J": 100 * j, "F": 100 * f}

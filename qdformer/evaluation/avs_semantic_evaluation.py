@@ -43,6 +43,8 @@ class AVSSemanticEvaluator(ClipEvaluator):
     * ``AVSBench_mIoU``, ``AVSBench_F``: IoU and region F (beta^2 = 0.3) per frame and class, mean
       over the frames in which the class is predicted or true, then over all classes (0 for one
       that is never seen). Not comparable with ``mIoU``.
+    * ``foreground_share``: of all pixels, those in which something is segmented. Where nothing of
+      what is seen sounds, it is AVSBench-Robust's false positive rate.
     * ``IoU_<class>`` of each class with ground truth.
 
     ``frames`` is the number of annotated frames. The JSON file adds the IoU of every class (null
@@ -87,6 +89,7 @@ class AVSSemanticEvaluator(ClipEvaluator):
             "pixel_accuracy": metrics.pixel_accuracy(confusion),
             "AVSBench_mIoU": metrics.avsbench_class_mean(iou_sum, count),
             "AVSBench_F": metrics.avsbench_class_mean(f_sum, count),
+            "foreground_share": int(confusion[:, 1:].sum()) / int(confusion.sum()),
         }
         class_iou = {
             name: 100 * iou if has_gt else None

@@ -11,30 +11,37 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from qdformer.audio.log_mel import SAMPLE_RATE, check_has_samples
 from qdformer.synthetic.noise import draw_noise
 
-SILENCE, OTHER_SOUND = "silence", "other_sound"
+SILENCE, NOISE, OTHER_SOUND = "silence", "noise", "other_sound"
 
 
 def register_sound_variants(name: str, folder: str) -> list[str]:
-    """Register a data set twice more: in silence, and with each clip's sound from the next clip.
+    """Register a data set again in silence, in white noise, and with each next clip's sound.
 
-    Frames and ground truth stay those of the right sound.
+    These are the negative sounds of AVSBench-Robust (Li et al., 2025). Frames and ground truth stay
+    those of the right sound.
 
     Args:
-        name: a registered data set; the new ones are ``<name>_silence`` and ``<name>_other_sound``.
-        folder: where the silent sound file goes.
+        name: a registered data set; the new ones are ``<name>_silence``, ``<name>_noise`` and
+            ``<name>_other_sound``.
+        folder: where the files of silence and noise go.
 
     Returns:
-        The three names, the given one first.
+        The four names, the given one first.
     """
     records = DatasetCatalog.get(name)
     metadata = MetadataCatalog.get(name).as_dict()
-    silent = Path(folder) / "silence.wav"
-    silent.parent.mkdir(parents=True, exist_ok=True)
-    seconds = 1 + max(len(record["file_names"]) for record in records)
-    soundfile.write(silent, np.zeros(seconds * SAMPLE_RATE), SAMPLE_RATE)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    samples = SAMPLE_RATE * (1 + max(len(record["file_names"]) for record in records))
+    negative = {
+        SILENCE: np.zeros(samples),
+        NOISE: np.random.default_rng(0).uniform(-1, 1, samples),
+    }
+    for variant, waveform in negative.items():
+        soundfile.write(Path(folder, f"{variant}.wav"), waveform, SAMPLE_RATE)
     sounds = [record["audio_file_name"] for record in records]
     variants = {
-        SILENCE: [str(silent)] * len(records),
+        SILENCE: [str(Path(folder, f"{SILENCE}.wav"))] * len(records),
+        NOISE: [str(Path(folder, f"{NOISE}.wav"))] * len(records),
         OTHER_SOUND: sounds[1:] + sounds[:1],
     }
     for variant, files in variants.items():

@@ -61,18 +61,21 @@ def cfg(composed, tmp_path):
 
 def test_a_model_that_listens_is_right_with_the_right_sound_only(cfg):
     comparison = compare_sounds(cfg, Listener(cfg), snrs=[-20.0])
-    right, silence, other, noise = (results["avs_semantic"] for results in comparison.values())
+    scores = (results["avs_semantic"] for results in comparison.values())
+    right, silence, white, other, noise = scores
     assert list(comparison) == [RIGHT, *WRONG, "noise at -20 dB"]
     assert right["mIoU"] == right["foreground_mIoU"] == pytest.approx(100)
-    assert silence["foreground_mIoU"] == noise["foreground_mIoU"] == 0
+    assert silence["foreground_mIoU"] == noise["foreground_mIoU"] == white["foreground_mIoU"] == 0
+    assert silence["foreground_share"] == 0 < right["foreground_share"]
     assert other["foreground_mIoU"] < 60
 
 
 def test_the_table_says_what_was_measured(cfg, tmp_path):
     comparison = compare_sounds(cfg, Listener(cfg))
     lines = table(comparison, NAME).splitlines()
-    assert lines[1].split() == ["right", "sound", "100.0", "100.0"]
-    assert len(lines) == 4
+    share = f"{comparison[RIGHT]['avs_semantic']['foreground_share']:.1f}"
+    assert lines[1].split() == ["right", "sound", "100.0", "100.0", share]
+    assert len(lines) == 5
     comparison[RIGHT]["language"] = dict.fromkeys(MEASURES, math.nan) | {"local_cosine": 0.91}
     lines = table(comparison, NAME).splitlines()
     line = next(line for line in lines if "cosine of a local" in line)

@@ -1,4 +1,5 @@
 import pytest
+import soundfile
 from detectron2.data import DatasetCatalog
 
 from qdformer.config.loading import load_config
@@ -69,11 +70,14 @@ def test_registering_twice(composed, tmp_path):
 
 def test_sound_variants_change_the_sound_alone(composed, tmp_path):
     names = register_sound_variants("tiny_avss_test", str(tmp_path))
-    right, silent, other = (DatasetCatalog.get(name) for name in names)
+    right, silent, noise, other = (DatasetCatalog.get(name) for name in names)
     sounds = [record["audio_file_name"] for record in right]
     assert [record["audio_file_name"] for record in other] == [*sounds[1:], sounds[0]]
     assert {record["audio_file_name"] for record in silent} == {str(tmp_path / "silence.wav")}
-    for records in (silent, other):
+    assert not soundfile.read(tmp_path / "silence.wav")[0].any()
+    waveform, _ = soundfile.read(noise[0]["audio_file_name"])
+    assert abs(waveform.std() - 3**-0.5) < 0.01  # uniform from -1 to 1
+    for records in (silent, noise, other):
         for record, original in zip(records, right):
             assert {k: v for k, v in record.items() if k != "audio_file_name"} == {
                 k: v for k, v in original.items() if k != "audio_file_name"

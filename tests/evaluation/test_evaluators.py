@@ -122,6 +122,7 @@ def test_semantic_values(tmp_path, label_maps, cuts):
         "pixel_accuracy": 70.6706,
         "AVSBench_mIoU": 48.2074,
         "AVSBench_F": 63.5461,
+        "foreground_share": 100 * np.mean(label_maps[0] > 0),
         "IoU_background": 66.2071,
         "IoU_cat": 45.8228,
         "IoU_dog": 47.5949,
@@ -252,7 +253,8 @@ def test_detectron2_prints_the_metrics(tmp_path, caplog):
         evaluator.process(*([item] for item in random_clips(tmp_path)[2]))
         results = evaluator.evaluate()
         print_csv_format(results)
-    names = "J&F,J,F,J_recall,F_recall,J_decay,F_decay,AVSBench_mIoU,AVSBench_MaxF,AVSBench_F50"
+    names = "J&F,J,F,J_recall,F_recall,J_decay,F_decay,AVSBench_mIoU,AVSBench_MaxF,AVSBench_F50,"
+    names += "foreground_share"
     assert f"copypaste: {names},frames" in caplog.messages
     assert any("1 clips, 1 annotated frames. J and F are DAVIS's" in m for m in caplog.messages)
     report = json.loads((tmp_path / "evaluator_test_object_avs_object.json").read_text())

@@ -217,6 +217,7 @@ def test_semantic_metrics_are_fractions_rounded_at_the_end(clips):
         "pixel_accuracy": Fraction(sum(hits), sum(true)),
         "AVSBench_mIoU": mean(mean(scores or [Fraction()]) for scores in ious),
         "AVSBench_F": mean(mean(scores or [Fraction()]) for scores in fscores),
+        "foreground_share": Fraction(sum(predicted[1:]), sum(true)),
     }
     assert true[2] == 0 < predicted[2]
     result = run("semantic", [clips])
