@@ -50,9 +50,9 @@ ALLOWED = {
     "demo": {"config", "engine", "predictor", "synthetic", "modeling", "video", *READERS},
     "reproduction": {"config", "checkpoint", "engine", "synthetic", "layers", *READERS},
     "benchmark": {"config", "engine", "solver", "synthetic", *READERS, *MODEL},
-    "commands": {"config", "checkpoint", "engine", "export", "synthetic", "demo", "reproduction",
-                 "archive", "annotations", "own_data", "benchmark", "dependencies", "predictor",
-                 *READERS, *MODEL},
+    "commands": {"config", "checkpoint", "video", "engine", "export", "synthetic", "demo",
+                 "reproduction", "archive", "annotations", "own_data", "benchmark", "dependencies",
+                 "predictor", *READERS, *MODEL},
 }  # fmt: skip
 """What each part of the package may import besides itself and `errors`."""
 
