@@ -24,7 +24,8 @@ from qdformer.audio.log_mel import (
 )
 from qdformer.audio.separation import build_separator
 from qdformer.errors import InputError
-from qdformer.io.image import read_image, read_label_map
+from qdformer.io.frame_annotation import FrameAnnotation
+from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_image, read_label_map
 
 MAPPER_REGISTRY = Registry("MAPPER")
 MAPPER_REGISTRY.__doc__ = """
@@ -45,7 +46,8 @@ class AVSDatasetMapper:
     """Reads a clip's frames, sound and labels and augments them, all frames alike.
 
     One mapper serves every data set: the record says how its labels are written, and an object is a
-    class that sounds somewhere in the clip, with its pixels in every frame.
+    class that sounds somewhere in the clip, with its pixels in every frame. Where annotations tell
+    objects of a class apart, each of their tracks is one.
     """
 
     @configurable
@@ -220,34 +222,59 @@ class AVSDatasetMapper:
     def _read_labels(self, clip: dict[str, Any], size, transforms) -> dict[str, Any]:
         names = clip["sem_seg_file_names"]
         height, width = clip["image"].shape[-2:]
-        labels = np.zeros((len(names), height, width), dtype=np.uint8)
+        pixels = np.zeros((len(names), height, width), dtype=np.uint8)
+        numbers: dict[tuple[int, int], int] = {}  # by label and track
         for t, name in enumerate(names):
-            if name is None:
-                continue
-            label_map = read_label_map(name, clip["label_format"], self.palette)
-            if label_map.shape != size:
-                raise InputError(
-                    f"{name}: {label_map.shape[1]} x {label_map.shape[0]} pixels, but its frame "
-                    f"has {size[1]} x {size[0]}"
-                )
-            if label_map.max(initial=0, where=label_map != 255) > self.num_classes:
-                raise InputError(
-                    f"{name}: label {label_map[label_map != 255].max()}, but the data set has "
-                    f"classes 0 to {self.num_classes}"
-                )
-            labels[t] = transforms.apply_segmentation(label_map)
-        present = np.flatnonzero(np.bincount(labels.reshape(-1), minlength=256)).astype(np.uint8)
-        present = present[(present != 0) & (present != 255)]
-        classes = torch.from_numpy(present.astype(np.int64))
-        masks = torch.from_numpy(labels[:, None] == present[:, None, None])
+            if name is not None:
+                objects = self._read_objects(name, clip["label_format"], numbers)
+                if objects.shape != size:
+                    raise InputError(
+                        f"{name}: {objects.shape[1]} x {objects.shape[0]} pixels, but its frame "
+                        f"has {size[1]} x {size[0]}"
+                    )
+                pixels[t] = transforms.apply_segmentation(objects)
+        seen = np.bincount(pixels.reshape(-1), minlength=len(numbers) + 1)
+        present = sorted(key for key, number in numbers.items() if seen[number])
+        classes = torch.tensor([label - 1 for label, _ in present], dtype=torch.int64)
+        order = np.array([numbers[key] for key in present], np.uint8)
+        masks = torch.from_numpy(pixels[:, None] == order[:, None, None])
         instances = [
-            Instances((height, width), gt_classes=classes - 1, gt_masks=BitMasks(frame))
+            Instances((height, width), gt_classes=classes, gt_masks=BitMasks(frame))
             for frame in masks
         ]
         return {
             "instances": instances,
             "annotated": torch.tensor([name is not None for name in names]),
         }
+
+    def _read_objects(
+        self, name: str | FrameAnnotation, label_format: LabelFormat, numbers: dict
+    ) -> np.ndarray:
+        """(H, W) uint8, which object of the clip each pixel shows, 0 for background.
+
+        Args:
+            name: of the mask.
+            label_format: of the mask.
+            numbers: of the clip's objects by label and track, -1 where a mask tells classes only;
+                new ones are added.
+        """
+        if isinstance(name, FrameAnnotation) and name.has_tracks:
+            self._check_label(name, max(item.label for item in name.objects))
+            return name.object_map(numbers)
+        label_map = read_label_map(name, label_format, self.palette)
+        table = np.zeros(256, np.uint8)
+        for label in np.flatnonzero(np.bincount(label_map.reshape(-1), minlength=256)).tolist():
+            if label in (0, IGNORE_LABEL):
+                continue
+            self._check_label(name, label)
+            table[label] = numbers.setdefault((label, -1), len(numbers) + 1)
+        return table[label_map]
+
+    def _check_label(self, name: str | FrameAnnotation, label: int) -> None:
+        if label > self.num_classes:
+            raise InputError(
+                f"{name}: label {label}, but the data set has classes 0 to {self.num_classes}"
+            )
 
 
 def _read_frames(file_names: Sequence[str]) -> Iterator[np.ndarray]:

@@ -46,6 +46,7 @@ from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
 from qdformer.evaluation.registry import find_evaluator
 from qdformer.evaluation.saved_predictions import PredictionWriter
+from qdformer.evaluation.track_evaluation import TrackEvaluator
 from qdformer.io.folder_lock import lock_folder
 from qdformer.layers.sync_batch_norm import convert_sync_batch_norm
 from qdformer.modeling.codebook import Codebook
@@ -239,12 +240,12 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg, dataset_name: str) -> DatasetEvaluators:
-        """The evaluator that the data set's metadata names, and that of the codebook's language."""
+        """The evaluator that the data set's metadata names, those of language and of tracks."""
         folder = os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)
         scored = find_evaluator(dataset_name)(dataset_name, folder)
         threshold = cfg.MODEL.QDFORMER.CLASS_THRESHOLD
         language = LanguageEvaluator(dataset_name, folder, class_threshold=threshold)
-        evaluators = [scored, language]
+        evaluators = [scored, language, TrackEvaluator(dataset_name, folder, threshold)]
         if cfg.TEST.SAVE_PREDICTIONS:
             evaluators.append(PredictionWriter(dataset_name, os.path.join(folder, "masks")))
         return DatasetEvaluators(evaluators)

@@ -14,6 +14,10 @@ BACKGROUND = "background"
 """What label 0 is called."""
 
 
+MAX_OBJECTS = 254
+"""Of a clip."""
+
+
 class AnnotatedObject(NamedTuple):
     """One object of one frame.
 
@@ -60,6 +64,29 @@ class FrameAnnotation:
         for item in self.objects:
             labels[self.mask(item)] = item.label
         return labels
+
+    @property
+    def has_tracks(self) -> bool:
+        """Whether objects of one class are told apart, in this frame and from others."""
+        return any(item.track is not None for item in self.objects)
+
+    def object_map(self, numbers: dict[tuple[int, int], int]) -> np.ndarray:
+        """(H, W) uint8, the number of the object that each pixel shows, 0 for background.
+
+        Args:
+            numbers: of the objects of a clip by label and track, -1 for none; new ones are added.
+
+        Raises:
+            InputError: see :meth:`label_map`; or a clip has more objects than can be numbered.
+        """
+        pixels = np.zeros(self.size, np.uint8)
+        for item in self.objects:
+            key = item.label, -1 if item.track is None else item.track
+            number = numbers.setdefault(key, len(numbers) + 1)
+            if number > MAX_OBJECTS:
+                raise InputError(f"{self}: its clip has more than {MAX_OBJECTS} objects")
+            pixels[self.mask(item)] = number
+        return pixels
 
     def mask(self, item: AnnotatedObject) -> np.ndarray:
         """(H, W) bool, the pixels of one of the objects.

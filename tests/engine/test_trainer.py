@@ -77,7 +77,7 @@ def test_the_evaluator_is_the_metadatas(composed):
         DatasetCatalog.get(name)
         built = Trainer.build_evaluator(small_config(), name)
         assert [type(each).__name__ for each in built._evaluators] == [
-            evaluator, "LanguageEvaluator"
+            evaluator, "LanguageEvaluator", "TrackEvaluator"
         ]  # fmt: skip
         assert MetadataCatalog.get(name).evaluator_type in ("avs_object", "avs_semantic")
 

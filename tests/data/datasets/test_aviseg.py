@@ -8,10 +8,12 @@ import soundfile
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
+from qdformer.data.dataset_mapper import AVSDatasetMapper
 from qdformer.data.datasets.avsbench import register_avs
 from qdformer.data.datasets.validation import check_tree
 from qdformer.errors import InputError
 from qdformer.io.image import read_label_map
+from tests.engine.training import config, train
 
 SIZE = (12, 20)
 
@@ -79,3 +81,33 @@ def test_names_do_not_lead_out(tree):
 def _register(tree):
     register_avs("avis_tree", tree)
     return "avis_tree_aviseg_train"
+
+
+def test_tracks_of_one_class_are_objects_of_their_own(tree):
+    register_avs("avis_tree", tree)
+    (record,) = DatasetCatalog.get("avis_tree_aviseg_train")
+    mapper = AVSDatasetMapper(
+        is_train=True, augmentations=[], image_format="RGB", palette=None, num_classes=2,
+        num_frames=5, audio_hop=1.0,
+    )  # fmt: skip
+    mapped = mapper(record)
+    assert [frame.gt_classes.tolist() for frame in mapped["instances"]] == [[1, 1]] * 3
+    areas = [frame.gt_masks.tensor.sum((1, 2)).tolist() for frame in mapped["instances"]]
+    assert areas == [[30, 20], [30, 0], [0, 0]]
+    mapper.num_classes = 1
+    with pytest.raises(InputError, match="label 2, but the data set has classes 0 to 1"):
+        mapper(record)
+
+
+def test_a_run_on_it_reports_tracks(tree, tmp_path):
+    register_avs("avis_tree", tree)
+    names = {split: f"avis_tree_aviseg_{split}" for split in ("train", "test")}
+    cfg = config(
+        tmp_path / "run", "tiny",
+        "DATASETS.TRAIN", (names["train"],), "DATASETS.TEST", (names["test"],),
+        "SOLVER.MAX_ITER", 1, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.IMS_PER_BATCH", 1,
+        "MODEL.QDFORMER.CLASS_THRESHOLD", 0.001, "TEST.NUM_SHEETS", 0,
+    )  # fmt: skip
+    results = train(cfg)._last_eval_results
+    assert {"AP", "AP50", "AP75", "AR"} == results["tracks"].keys() and "avs_semantic" in results
+    assert (tmp_path / "run/inference" / names["test"] / f"{names['test']}_tracks.json").is_file()
