@@ -191,7 +191,7 @@ def _code_strip(
     columns: _Columns, name: str, codes: Sequence[np.ndarray], width: int
 ) -> np.ndarray:
     """Codeword indices, those of each column in ``width`` pixels from its left edge."""
-    texts = [textwrap.wrap("  ".join(str(int(code)) for code in row), width // 9) for row in codes]
+    texts = [_even_lines([str(int(code)) for code in row], width // 9) for row in codes]
     height = _LINE * max(map(len, texts))
 
     def draw(figure: Figure) -> None:
@@ -200,6 +200,14 @@ def _code_strip(
             _write(figure, columns.left(index), height, "\n".join(lines), va="top")
 
     return _strip(columns, height, draw)
+
+
+def _even_lines(words: list[str], width: int) -> list[str]:
+    """Words in as few lines of ``width`` characters as hold them, as many in each."""
+    fitting = max(1, width // (2 + max(map(len, words), default=0)))
+    count = max(1, math.ceil(len(words) / fitting))
+    each = max(1, math.ceil(len(words) / count))
+    return ["  ".join(words[start : start + each]) for start in range(0, len(words), each)]
 
 
 def _legend_strip(
