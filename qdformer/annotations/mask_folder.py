@@ -15,11 +15,8 @@ from qdformer.errors import InputError
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import BACKGROUND, AnnotatedObject, FrameAnnotation
 from qdformer.io.image import IGNORE_LABEL, read_label_map
+from qdformer.io.palette import class_palette
 from qdformer.io.run_lengths import encode
-
-# DAVIS's colors, by the rule of PASCAL VOC.
-_BITS = np.arange(256)[:, None] >> np.arange(3)
-_PALETTE = np.sum([((_BITS >> 3 * i) & 1) << (7 - i) for i in range(3)], axis=0).astype(np.uint8)
 
 
 def read(folder: Path) -> Annotations:
@@ -107,7 +104,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
                 pixels[frame.mask(item)] = number
                 shown[number].append(stem)
             image = Image.fromarray(pixels, mode="P")
-            image.putpalette(_PALETTE.tobytes())
+            image.putpalette(class_palette(256).tobytes())
             target = folder / "Annotations" / "480p" / video / f"{stem}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             image.save(target)

@@ -15,8 +15,9 @@ import soundfile
 
 from qdformer.audio.log_mel import SAMPLE_RATE, clip_log_mel, write_log_mel
 from qdformer.data.datasets.avsbench import LAYOUTS
-from qdformer.data.datasets.classes import BACKGROUND, class_palette
+from qdformer.data.datasets.classes import BACKGROUND
 from qdformer.data.datasets.layout import Layout
+from qdformer.io.palette import class_palette
 
 Paint = Callable[[np.ndarray], np.ndarray]
 

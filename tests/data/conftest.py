@@ -11,7 +11,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from qdformer.data.datasets.classes import AVSS_CLASSES, class_palette
+from qdformer.data.datasets.classes import AVSS_CLASSES
+from qdformer.io.palette import class_palette
 
 HEIGHT, WIDTH = 16, 24
 RATE = 16000

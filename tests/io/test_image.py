@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qdformer.data.datasets.classes import class_palette
 from qdformer.errors import InputError
 from qdformer.io.image import read_image, read_label_map, read_rgba, read_size
+from qdformer.io.palette import class_palette
 
 # (2, 3) with every corner different, so that a flip or a transposition would show.
 LABELS = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)

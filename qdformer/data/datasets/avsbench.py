@@ -16,11 +16,12 @@ from typing import Any, get_args
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from qdformer.data.datasets.classes import AVSS_CLASSES, BACKGROUND, class_palette, read_classes
+from qdformer.data.datasets.classes import AVSS_CLASSES, BACKGROUND, read_classes
 from qdformer.data.datasets.layout import Layout, clip_record, find_folder, read_table
 from qdformer.errors import InputError
 from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_size
 from qdformer.io.open_file import written_at
+from qdformer.io.palette import class_palette
 
 PREFIX = "avsbench"
 

@@ -6,9 +6,10 @@ from typing import Any, get_args
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
-from qdformer.data.datasets.classes import BACKGROUND, class_palette
+from qdformer.data.datasets.classes import BACKGROUND
 from qdformer.errors import InputError
 from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_size
+from qdformer.io.palette import class_palette
 
 RECORD_KEYS = {
     "video_id": "the clip's name, of no other clip",

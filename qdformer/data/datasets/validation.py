@@ -14,7 +14,7 @@ import numpy as np
 
 from qdformer.audio.log_mel import SAMPLE_RATE, read_log_mel, read_waveform, required_samples
 from qdformer.data.datasets.avsbench import LAYOUTS
-from qdformer.data.datasets.classes import class_palette, read_classes
+from qdformer.data.datasets.classes import read_classes
 from qdformer.data.datasets.layout import (
     Layout,
     Mask,
@@ -32,6 +32,7 @@ from qdformer.io.image import (
     read_image,
     read_label_map,
 )
+from qdformer.io.palette import class_palette
 from qdformer.progress import Progress
 
 # What keeps a training from starting or spoils it, and what it can do with.

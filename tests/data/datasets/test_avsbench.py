@@ -7,9 +7,10 @@ from PIL import Image
 
 from qdformer.audio.log_mel import clip_log_mel
 from qdformer.data.datasets.avsbench import load_avs, register_avs
-from qdformer.data.datasets.classes import AVSS_CLASSES, class_palette
+from qdformer.data.datasets.classes import AVSS_CLASSES
 from qdformer.errors import InputError
 from qdformer.io.image import read_image, read_label_map
+from qdformer.io.palette import class_palette
 
 SPLITS = ("train", "val", "test")
 

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
-from qdformer.data.datasets.classes import AVSS_CLASSES, class_palette, read_classes
+from qdformer.data.datasets.classes import AVSS_CLASSES, read_classes
 from qdformer.errors import InputError
+from qdformer.io.palette import class_palette
 
 
 def test_class_list_is_the_published_one():
