@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from qdformer.data.datasets.avsbench import LAYOUTS
-from qdformer.synthetic.layout_writer import clip_files, write_clip
+from qdformer.synthetic.layout_writer import clip_files, writable_layouts, write_clip
 
 
 def masks(files):
@@ -78,7 +78,7 @@ def test_masks_hold_labels_in_three_ways():
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", writable_layouts())
 def test_a_clip_is_moved_into_place_over_what_an_interrupted_run_left(tmp_path, layout):
     files = clip_files(LAYOUTS[layout], "x", "val", ["a"], 2)
     stale = tmp_path / "root" / files.frames[0].parent / "stale.png"
