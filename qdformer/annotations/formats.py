@@ -57,7 +57,8 @@ def _read(path: str, written: int | None) -> Annotations:
             if kind == "CVAT's XML":
                 return checked(path, cvat.read(path, file))
             content: Any = json.load(file)
-            parse = youtube_vis.read if "videos" in content else coco.read
+            # COCO's files may list videos beside their images.
+            parse = coco.read if "images" in content else youtube_vis.read
             return checked(path, parse(path, content))
         except InputError:
             raise
