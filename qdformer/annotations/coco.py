@@ -19,7 +19,7 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
     classes, labels = numbered_labels(content["categories"])
     objects = defaultdict(list)
     for item in content["annotations"]:
-        track = item.get("track_id", item.get("attributes", {}).get("track_id"))
+        track = item.get("track_id", (item.get("attributes") or {}).get("track_id"))
         score = item.get("score")
         objects[item["image_id"]].append(
             AnnotatedObject(
@@ -30,8 +30,12 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
             )
         )
     frames, spans = {}, {}
+    if lost := objects.keys() - {image["id"] for image in content["images"]}:
+        raise ValueError(f"an object is of image {min(lost, key=str)!r}, which is not listed")
     for image in content["images"]:
         name, size = image["file_name"], (int(image["height"]), int(image["width"]))
+        if name in frames:
+            raise ValueError(f"two images have the file_name {name!r}")
         frames[name] = FrameAnnotation(path, name, size, tuple(objects[image["id"]]))
         if "begin" in image or "end" in image:
             spans[name] = float(image["begin"]), float(image["end"])

@@ -21,7 +21,9 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
     tracks = defaultdict(list)
     for track in content["annotations"] or ():
         tracks[track["video_id"]].append(track)
-    frames = {}
+    if lost := tracks.keys() - {video["id"] for video in content["videos"]}:
+        raise ValueError(f"an object is of video {min(lost, key=str)!r}, which is not listed")
+    frames: dict[str, FrameAnnotation] = {}
     for video in content["videos"]:
         size, names = (int(video["height"]), int(video["width"])), video["file_names"]
         objects: list[list[AnnotatedObject]] = [[] for _ in names]
@@ -37,6 +39,8 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
                     label, score = labels[track["category_id"]], track.get("score")
                     found.append(AnnotatedObject(label, segmentation, track["id"], score))
         for name, found in zip(names, objects):
+            if name in frames:
+                raise ValueError(f"two frames have the name {name!r}")
             frames[name] = FrameAnnotation(path, name, size, tuple(found))
     return Annotations(classes, frames)
 

@@ -92,6 +92,44 @@ def test_what_is_not_cocos_json_is_refused(tmp_path, content):
         read_annotations(path)
 
 
+@pytest.mark.parametrize(
+    ("images", "annotation", "words"),
+    [
+        ([1], {"image_id": 2}, "an object is of image 2, which is not listed"),
+        ([1, 1], None, "two images have the file_name 'a.png'"),
+        ([1], {"image_id": 1, "segmentation": None, "attributes": None}, ""),
+        ([1], {"image_id": 1, "track_id": "x"}, "is not COCO's"),
+    ],
+)
+def test_nothing_is_lost_in_silence(tmp_path, images, annotation, words):
+    content = json.loads(content_of())
+    content["images"] = [content["images"][0] | {"id": number} for number in images]
+    if annotation:
+        content["annotations"] = [{"category_id": 0, "segmentation": [], **annotation}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(content))
+    if words:
+        with pytest.raises(InputError, match=words):
+            read_annotations(path)
+    else:
+        assert len(read_annotations(path).frames["a.png"].objects) == 1
+
+
+def test_youtube_vis_lists_its_videos_and_frames_once(tmp_path):
+    video = {"id": 1, "file_names": ["v/0.jpg"], "height": 4, "width": 4}
+    track = {"id": 1, "video_id": 5, "category_id": 1, "segmentations": [None]}
+    path = tmp_path / "a.json"
+    for changes, words in (
+        ({"annotations": [track]}, "of video 5, which is not listed"),
+        ({"videos": [video, video | {"id": 2}]}, "two frames have the name 'v/0.jpg'"),
+        ({"annotations": [track | {"video_id": 1, "segmentations": []}]}, "has 0 segmentations"),
+    ):
+        content = {"videos": [video], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
+        path.write_text(json.dumps(content | changes))
+        with pytest.raises(InputError, match=words):
+            read_annotations(path)
+
+
 def test_a_file_that_changed_is_read_again(tmp_path):
     path = tmp_path / "a.json"
     for name in ("dog", "cat"):

@@ -84,10 +84,12 @@ def _read(path: Path) -> dict[str, Any]:
     for split, folders in splits.items():
         if isinstance(folders, str):
             splits[split] = folders = [folders]
-        if not re.fullmatch(r"\w+", str(split)) or not isinstance(folders, list) or not folders:
+        # YAML takes some words, such as on, for true.
+        named = isinstance(split, str) and re.fullmatch(r"\w+", split)
+        if not named or not isinstance(folders, list) or not folders:
             raise InputError(
-                f"{path}: the split {split!r} is {folders!r}; give a name of letters and digits a "
-                "list of folders"
+                f"{path}: the split {split!r} is {folders!r}; give a list of folders to a name of "
+                "letters and digits, in quotes where YAML takes it for something else"
             )
         for folder in folders:
             _check_inside(path, f"the split {split!r}", folder)

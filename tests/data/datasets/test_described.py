@@ -101,6 +101,7 @@ def test_json_serves_as_well(root):
         (("clips/b", "../b"), "from .* on"),
         (("clips/b", "clips/c"), "no folder fits 'clips/c'"),
         (("test:", "a-b:"), "the split 'a-b'"),
+        (("test:", "on:"), "the split True"),
         (("classes:", "frames: 3\nclasses:"), "frames has 3"),
         (("classes:", "label_format: rgb\nclasses:"), "label_format is 'rgb'"),
         (("classes:", "sound: a.flac\nclasses:"), "a.flac: the sound"),
