@@ -20,6 +20,7 @@ from qdformer.io.run_lengths import encode
 
 _Shape = tuple[str, str, int | None, int, ET.Element]
 
+_MOST_FRAMES = 10**7  # a day of 100 a second
 _VIDEO_FRAME = "frame_{:06d}"  # how CVAT names the frames of a video
 
 
@@ -41,7 +42,11 @@ def read(path: str, file: BinaryIO) -> Annotations:
     shapes = [*_shapes(path, root)]
     listed = [item.findtext("name", "") for item in root.iterfind("./meta//labels/label")]
     classes = tuple(listed or sorted({label for _, label, *_ in shapes}))
-    frames = {name: FrameAnnotation(path, name, size, ()) for name, size in _frames(root)}
+    frames: dict[str, FrameAnnotation] = {}
+    for name, size in _frames(root):
+        if name in frames:
+            raise ValueError(f"two images have the name {name!r}")
+        frames[name] = FrameAnnotation(path, name, size, ())
     objects = defaultdict(list)
     # What lies above others comes later, as it does in FrameAnnotation.
     for name, label, track, _, shape in sorted(shapes, key=lambda shape: shape[3]):
@@ -72,6 +77,8 @@ def _frames(root: ET.Element) -> list[tuple[str, tuple[int, int]]]:
     step = re.search(r"step=(\d+)", task.findtext("frame_filter") or "")
     first, last = int(task.findtext("start_frame", "0")), int(task.findtext("stop_frame", "0"))
     numbers = range(first, last + 1, int(step[1]) if step else 1)
+    if len(numbers) > _MOST_FRAMES:
+        raise ValueError(f"its task has {len(numbers):,} frames, more than {_MOST_FRAMES:,}")
     known = {"height": size.findtext("height", ""), "width": size.findtext("width", "")}
     return [(_VIDEO_FRAME.format(number), _size(known)) for number in numbers]
 

@@ -79,3 +79,22 @@ def test_frames_of_a_video_are_those_of_its_task(tmp_path):
 def test_what_cannot_be_used_is_named(tmp_path, old, new, message):
     with pytest.raises(InputError, match=message):
         read_annotations(write(tmp_path, IMAGES.replace(old, new)))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<stop_frame>10<", "<stop_frame>99999999999<", "more than 10,000,000"),
+        ("step=2", "step=0", "is not CVAT's XML"),
+        ("<original_size>", "<size>", "is not CVAT's XML"),
+        ('frame="4"', 'frame="5"', "is in frame_000005, which is none of its frames"),
+    ],
+)
+def test_tasks_that_cannot_be_are_refused(tmp_path, old, new, message):
+    with pytest.raises(InputError, match=message):
+        read_annotations(write(tmp_path, VIDEO.replace(old, new)))
+
+
+def test_images_have_names_of_their_own(tmp_path):
+    with pytest.raises(InputError, match="two images have the name 'a.jpg'"):
+        read_annotations(write(tmp_path, IMAGES.replace("b.jpg", "a.jpg")))
