@@ -79,7 +79,7 @@ def frame_number(path: str | Path, name: str) -> int:
     Raises:
         InputError: it has none.
     """
-    numbers = re.findall(r"\d{1,9}", PurePosixPath(name).stem)
+    numbers = re.findall(r"\d+", PurePosixPath(name).stem)
     if not numbers:
         raise InputError(
             f"{path}: its image {name} has no number in its name; the last one is taken for that "

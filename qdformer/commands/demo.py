@@ -47,7 +47,8 @@ def _run(args: argparse.Namespace) -> int:
 
 def _recorded(args: argparse.Namespace) -> Path:
     """What camera and microphone give, as a file beside the results."""
-    output = Path(args.output)
+    # Not where the results of a video of its name go.
+    output = Path(args.output) / "recordings"
     make_folder(output, f"the output folder {output}")
     path = output / f"webcam-{datetime.now():%Y%m%d-%H%M%S}.mkv"
     with Progress(total=args.seconds, desc="recording", unit="s", unit_scale=False) as bar:

@@ -211,3 +211,12 @@ def test_every_format_imports_the_same(video, tmp_path, root):
     for key in ("file_names", "sem_seg_file_names"):
         for one, other in zip(first[key], second[key], strict=True):
             assert Path(one).read_bytes() == Path(other).read_bytes()
+
+
+def test_masks_of_one_video_are_not_given_to_another(video, tmp_path, root):
+    other = video.with_name("other.mkv")
+    shutil.copyfile(video, other)
+    given = annotations(tmp_path / "a.json", [0, 4])
+    with pytest.raises(InputError, match="and not .*my video.mkv"):
+        import_videos([video, other], [given], root, "train")
+    assert not (root / "AVSBench_semantic" / "metadata.csv").exists()

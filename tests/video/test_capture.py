@@ -75,8 +75,8 @@ def test_the_demo_segments_what_it_recorded(device, tmp_path, monkeypatch, capsy
     options = ["--webcam", str(device), "--microphone", str(device), "--seconds", "1"]
     assert demo.main([*options, "--output", str(tmp_path / "out")]) == 0
     (video,) = seen
-    assert video.parent == tmp_path / "out" and VideoFile(video).duration == pytest.approx(
-        1, abs=0.1
-    )
+    assert video.parent == tmp_path / "out" / "recordings" and VideoFile(
+        video
+    ).duration == pytest.approx(1, abs=0.1)
     with pytest.raises(SystemExit, match="name some with --input"):
         demo.main([])

@@ -166,7 +166,7 @@ def _numbered(folder: Path, pattern: str) -> dict[int, str]:
     """
     files: dict[int, str] = {}
     for file in folder.glob(pattern):
-        numbers = re.findall(r"\d{1,9}", file.stem)
+        numbers = re.findall(r"\d+", file.stem)
         if not numbers:
             raise InputError(f"{file}: has no number in its name, by which frames are put in order")
         if (number := int(numbers[-1])) in files:
