@@ -90,11 +90,11 @@ def import_videos(
     rows, counted = _listed(folder), {"clips": 0, "frames": 0}
     paths = annotations if len(annotations) == len(videos) else [*annotations] * len(videos)
     if len(annotations) < len(videos):
-        folders = {Path(folder).stem for folder in read_annotations(annotations[0]).videos()}
+        folders = {Path(name).stem for name in read_annotations(annotations[0]).videos()}
         if lost := [str(video) for video in videos if Path(video).stem not in folders]:
             raise InputError(
-                f"{annotations[0]}: annotates {', '.join(sorted(folders))[:200]}, and not {lost[0]}; "
-                "frames of several videos are in folders of their video's name"
+                f"{annotations[0]}: annotates {', '.join(sorted(folders))[:200]}, and not "
+                f"{lost[0]}; frames of several videos are in folders of their video's name"
             )
     for video, path, stem in zip(videos, paths, stems):
         old = {uid for uid, row in rows.items() if re.fullmatch(stem + r"_\d{5}", row["vid"])}
