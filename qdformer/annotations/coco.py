@@ -6,6 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pycocotools import mask as coco_mask
 
 from qdformer.annotations.document import Annotations, numbered_labels
@@ -53,21 +54,33 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
             image |= dict(zip(("begin", "end"), annotations.spans[name]))
         images.append(image)
         for item in frame.objects:
-            runs = encode(frame.mask(item))
-            written = {
-                "id": len(objects) + 1,
-                "image_id": number,
-                "category_id": item.label,
-                "segmentation": runs,
-                "area": int(coco_mask.area(runs)),
-                "bbox": [float(value) for value in coco_mask.toBbox(runs)],
-                "iscrowd": 0,
-            }
+            written = coco_object(len(objects) + 1, number, item.label, frame.mask(item))
             known = {"track_id": item.track, "score": item.score}
             objects.append(written | {k: v for k, v in known.items() if v is not None})
     content = {"categories": categories(annotations), "images": images, "annotations": objects}
     write_json(folder / "annotations.json", content)
     return {name: name for name in annotations.frames}
+
+
+def coco_object(number: int, image: int, label: int, mask: np.ndarray) -> dict[str, Any]:
+    """COCO's annotation of an object.
+
+    Args:
+        number: its id.
+        image: the id of its image.
+        label: of its class, from 1.
+        mask: (H, W) bool.
+    """
+    runs = encode(mask)
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": label,
+        "segmentation": runs,
+        "area": int(coco_mask.area(runs)),
+        "bbox": [float(value) for value in coco_mask.toBbox(runs)],
+        "iscrowd": 0,
+    }
 
 
 def categories(annotations: Annotations) -> list[dict[str, Any]]:

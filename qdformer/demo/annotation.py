@@ -3,9 +3,8 @@
 from typing import Any
 
 from detectron2.data import Metadata
-from pycocotools import mask as rle
 
-from qdformer.io.run_lengths import encode
+from qdformer.annotations.coco import coco_object
 from qdformer.predictor import SegmentedFrame
 from qdformer.video.reader import VideoFile
 
@@ -59,7 +58,7 @@ class Annotation:
         """
         images, annotations = self.document["images"], self.document["annotations"]
         picture, label_map = (name.format(len(images)) for name in (FRAME_NAME, MASK_NAME))
-        image = {
+        image: dict[str, Any] = {
             "id": len(images),
             "file_name": picture,
             "label_map": label_map,
@@ -72,17 +71,6 @@ class Annotation:
         images.append(image)
         found = frame.instances
         for mask, label, score in zip(found.pred_masks, found.pred_classes, found.scores):
-            segmentation = encode(mask.numpy())
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": int(label) + 1,
-                    "segmentation": segmentation,
-                    "area": int(rle.area(segmentation)),
-                    "bbox": [float(value) for value in rle.toBbox(segmentation)],
-                    "iscrowd": 0,
-                    "score": float(score),
-                }
-            )
+            item = coco_object(len(annotations) + 1, image["id"], int(label) + 1, mask.numpy())
+            annotations.append(item | {"score": float(score)})
         return picture, label_map

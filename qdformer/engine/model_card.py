@@ -12,10 +12,10 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 
+from qdformer.checkpoint.hub import FILE as WEIGHTS
 from qdformer.io.atomic_write import atomic_write
 
 FILE = "README.md"
-WEIGHTS = "model_final.safetensors"
 
 
 class ModelCard(HookBase):

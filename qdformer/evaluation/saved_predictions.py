@@ -1,7 +1,6 @@
 """Predictions of a test set as picture files, ours or another method's."""
 
 import logging
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from detectron2.evaluation import DatasetEvaluator
 from qdformer.errors import InputError, make_folder
 from qdformer.evaluation.registry import find_evaluator
 from qdformer.io.image import read_brightness, read_label_map, read_size, write_image
+from qdformer.io.last_number import last_number
 
 logger = logging.getLogger(__name__)
 
@@ -127,10 +127,10 @@ def _files(folder: Path, video_id: str) -> list[Path]:
 
 
 def _number(path: Path) -> int:
-    numbers = re.findall(r"\d+", path.stem)
-    if not numbers:
+    number = last_number(path.stem)
+    if number is None:
         raise InputError(f"{path}: has no number in its name, by which frames are put in order")
-    return int(numbers[-1])
+    return number
 
 
 def _read_classes(path: Path, metadata: Metadata) -> np.ndarray:

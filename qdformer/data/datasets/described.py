@@ -29,6 +29,7 @@ from qdformer.annotations.formats import read_annotations
 from qdformer.data.datasets.registration import register_avs_dataset
 from qdformer.errors import InputError
 from qdformer.io.image import LabelFormat
+from qdformer.io.last_number import last_number
 
 FILES = ("dataset.yaml", "dataset.json")
 _DEFAULTS = {"frames": "frames/*.jpg", "masks": "masks/*.png", "sound": "audio.wav"}
@@ -135,8 +136,9 @@ def _record(path: Path, described: dict[str, Any], clip: Path) -> dict[str, Any]
     if lost := masks.keys() - frames.keys():
         raise InputError(f"{masks[min(lost)]}: this mask has no frame of its number")
     record["sem_seg_file_names"] = [masks.get(number) for number in frames]
-    given = {key: described[key] for key in ("label_format",) if key in described}
-    return record | given
+    if "label_format" in described:
+        record["label_format"] = described["label_format"]
+    return record
 
 
 def _annotated(
@@ -148,14 +150,14 @@ def _annotated(
             f"{file}: has the classes {', '.join(annotations.classes)}, and {path} "
             f"{', '.join(map(str, described['classes']))}; give both the same in one order"
         )
-    places = {os.path.relpath(frame, clip): frame for frame in frames.values()}
-    found = {name: annotations.frames.get(Path(name).as_posix()) for name in places}
-    if not any(found.values()):
+    names = [Path(os.path.relpath(frame, clip)).as_posix() for frame in frames.values()]
+    found = [annotations.frames.get(name) for name in names]
+    if not any(found):
         raise InputError(
             f"{file}: annotates {next(iter(annotations.frames), 'nothing')}, and no frame of "
-            f"{clip}, as {next(iter(places))}"
+            f"{clip}, as {names[0]}"
         )
-    return {"sem_seg_file_names": [*found.values()], "label_format": "coco"}
+    return {"sem_seg_file_names": found, "label_format": "coco"}
 
 
 def _numbered(folder: Path, pattern: str) -> dict[int, str]:
@@ -166,10 +168,10 @@ def _numbered(folder: Path, pattern: str) -> dict[int, str]:
     """
     files: dict[int, str] = {}
     for file in folder.glob(pattern):
-        numbers = re.findall(r"\d+", file.stem)
-        if not numbers:
+        number = last_number(file.stem)
+        if number is None:
             raise InputError(f"{file}: has no number in its name, by which frames are put in order")
-        if (number := int(numbers[-1])) in files:
+        if number in files:
             raise InputError(
                 f"{file}: has the number of {files[number]}; frames have each their own"
             )
