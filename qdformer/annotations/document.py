@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from qdformer.errors import InputError
 from qdformer.io.frame_annotation import BACKGROUND, FrameAnnotation
+from qdformer.io.last_number import last_number
 from qdformer.io.open_file import MAX_PIXELS
 from qdformer.io.run_lengths import MAX_SIDE
 
@@ -34,6 +35,7 @@ class Annotations:
     frames: Mapping[str, FrameAnnotation]
     spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
+    @cached_property
     def videos(self) -> dict[str, dict[str, FrameAnnotation]]:
         """The frames by their folder, "" for those in none."""
         found: dict[str, dict[str, FrameAnnotation]] = defaultdict(dict)
@@ -79,13 +81,13 @@ def frame_number(path: str | Path, name: str) -> int:
     Raises:
         InputError: it has none.
     """
-    numbers = re.findall(r"\d+", PurePosixPath(name).stem)
-    if not numbers:
+    number = last_number(PurePosixPath(name).stem)
+    if number is None:
         raise InputError(
             f"{path}: its image {name} has no number in its name; the last one is taken for that "
             "of the frame, from 0 on"
         )
-    return int(numbers[-1])
+    return number
 
 
 def numbered_labels(categories: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], dict]:

@@ -90,7 +90,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     """
     places: dict[str, str] = {}
     videos: dict[str, Any] = {}
-    for video, frames in annotations.videos().items():
+    for video, frames in annotations.videos.items():
         numbers: dict[tuple[int, int | None], int] = {}
         shown = defaultdict(list)
         for t, (name, frame) in enumerate(frames.items()):

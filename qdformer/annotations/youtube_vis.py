@@ -55,7 +55,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     """
     videos: list[dict[str, Any]] = []
     tracks: list[dict[str, Any]] = []
-    for number, frames in enumerate(annotations.videos().values(), start=1):
+    for number, frames in enumerate(annotations.videos.values(), start=1):
         sizes = {frame.size for frame in frames.values()}
         if len(sizes) > 1:
             raise ValueError(f"frames of one video have the sizes {sorted(sizes)}")

@@ -37,7 +37,7 @@ def _run(args: argparse.Namespace) -> None:
 
 def _names(annotations: Annotations, pictures: Mapping[str, Path], video: str) -> dict[str, str]:
     """Names of frames with their picture's suffix, in a folder that is called after their video."""
-    nameless = {*annotations.videos()} <= {"", "frames"}
+    nameless = {*annotations.videos} <= {"", "frames"}
     names = {}
     for name in annotations.frames:
         picture = PurePosixPath(name)

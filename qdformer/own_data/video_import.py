@@ -89,16 +89,12 @@ def import_videos(
     classes = _classes(annotations, folder)
     rows, counted = _listed(folder), {"clips": 0, "frames": 0}
     paths = annotations if len(annotations) == len(videos) else [*annotations] * len(videos)
-    if len(annotations) < len(videos):
-        folders = {Path(name).stem for name in read_annotations(annotations[0]).videos()}
-        if lost := [str(video) for video in videos if Path(video).stem not in folders]:
-            raise InputError(
-                f"{annotations[0]}: annotates {', '.join(sorted(folders))[:200]}, and not "
-                f"{lost[0]}; frames of several videos are in folders of their video's name"
-            )
-    for video, path, stem in zip(videos, paths, stems):
+    shared = len(annotations) < len(videos)
+    # Of all of them, before anything is written.
+    annotated = [_frames_of(path, video, shared) for path, video in zip(paths, videos)]
+    for video, path, stem, chosen in zip(videos, paths, stems, annotated):
         old = {uid for uid, row in rows.items() if re.fullmatch(stem + r"_\d{5}", row["vid"])}
-        for name, frames, waveform in _clips(VideoFile(video), path, stem, every):
+        for name, frames, waveform in _clips(VideoFile(video), path, stem, chosen, every):
             present = {int(label) for _, labels in frames for label in np.unique(labels) if label}
             sounding = [classes[label - 1] for label in sorted(present)]
             files = clip_files(_LAYOUT, name, split, sounding, len(frames))
@@ -117,10 +113,10 @@ def import_videos(
 
 
 def _clips(
-    video: VideoFile, path: str | Path, stem: str, every: float | None
+    video: VideoFile, path: str | Path, stem: str, annotated: Annotations, every: float | None
 ) -> Iterator[tuple[str, list[tuple[np.ndarray, np.ndarray]], np.ndarray]]:
     """Name, pairs of frame and labels, and sound of each run of annotated seconds."""
-    chosen, sound = _by_second(path, video, every), video.sound()
+    chosen, sound = _by_second(path, annotated, video, every), video.sound()
     run: list[int] = []
     frames: list[tuple[np.ndarray, np.ndarray]] = []
     shown = _shown_at(video, [time for time, _ in chosen.values()])
@@ -163,12 +159,11 @@ def _shown_at(video: VideoFile, times: Sequence[float]) -> Iterator[np.ndarray |
 
 
 def _by_second(
-    path: str | Path, video: VideoFile, every: float | None
+    path: str | Path, annotations: Annotations, video: VideoFile, every: float | None
 ) -> dict[int, tuple[float, FrameAnnotation]]:
     """The annotated frame of each second that is nearest to its middle, and its time."""
-    annotations = read_annotations(path)
     best: dict[int, tuple[float, FrameAnnotation]] = {}
-    for name, annotation in _frames_of(path, annotations, Path(video.name).stem).items():
+    for name, annotation in annotations.frames.items():
         if name in annotations.spans:
             begin, end = annotations.spans[name]
             if not 0 <= begin <= end <= MAX_SECONDS:
@@ -183,18 +178,26 @@ def _by_second(
     return dict(sorted(best.items()))
 
 
-def _frames_of(
-    path: str | Path, annotations: Annotations, video: str
-) -> dict[str, FrameAnnotation]:
-    """A video's frames; all of them where the annotations are of one video."""
-    videos = annotations.videos()
+def _frames_of(path: str | Path, video: str | Path, shared: bool) -> Annotations:
+    """The annotations of a video.
+
+    Args:
+        path: of the annotations.
+        video: its path; folders of frames are called after its name without the suffix.
+        shared: the annotations are of several videos; where they are of one, the name of its folder
+            does not matter.
+    """
+    annotations, stem = read_annotations(path), Path(video).stem
+    videos = annotations.videos
+    if not shared and len(videos) < 2:
+        return annotations
     by_stem = {Path(folder).stem: frames for folder, frames in videos.items()}
-    if len(videos) > 1 and video not in by_stem:
+    if stem not in by_stem:
         raise InputError(
-            f"{path}: annotates the videos {', '.join(sorted(videos))[:200]}, and none is called "
-            f"{video}; frames are in a folder of their video's name"
+            f"{path}: annotates {', '.join(sorted(videos))[:200]}, and not {video}: none is called "
+            f"{stem}; frames of several videos are in folders of their video's name"
         )
-    return by_stem[video] if len(videos) > 1 else next(iter(videos.values()), {})
+    return dataclasses.replace(annotations, frames=by_stem[stem])
 
 
 def _labels(annotation: FrameAnnotation, picture: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def annotations():
 def masks_by_track(annotations):
     """Label and masks of each object, whatever its number, as a set."""
     found = {}
-    for video, frames in annotations.videos().items():
+    for video, frames in annotations.videos.items():
         for t, frame in enumerate(frames.values()):
             for item in frame.objects:
                 key = video, item.label, item.track
@@ -63,7 +63,7 @@ def test_masks_classes_and_tracks_come_back(annotations, format, tmp_path):
     write_annotations(annotations, format, tmp_path)
     found = read_annotations(tmp_path / FILES[format])
     assert found.classes == annotations.classes
-    assert [(video, len(frames)) for video, frames in found.videos().items()] == [
+    assert [(video, len(frames)) for video, frames in found.videos.items()] == [
         ("a", 3),
         ("b", 3),
     ]

@@ -146,7 +146,7 @@ def _annotated(folder: str | Path, layout: Layout) -> Iterator[dict[str, str]]:
     for split in layout.splits:
         path = Path(folder, layout.table.format(split=split))
         if path.is_file():
-            for video in read_annotations(path).videos():
+            for video in read_annotations(path).videos:
                 _check_field(f"{path}", "video", video)
                 yield {"subset": layout.name, "name": video, "split": split}
 
@@ -238,7 +238,7 @@ def find_frames(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
         return numbered_files(folder, layout.frames, clip)
     path = Path(folder, layout.table.format(**clip))
     frames = {}
-    for index, name in enumerate(read_annotations(path).videos().get(clip["name"], ())):
+    for index, name in enumerate(read_annotations(path).videos.get(clip["name"], ())):
         for part in Path(name).parts:
             _check_field(f"{path}", "file_name", part)
         place = os.path.join(folder, layout.frames.format(**clip, frame=name))
