@@ -68,6 +68,7 @@ def annotate(
     """
     check_replaceable(folder)
     metadata = predictor.metadata
+    history = History(metadata, options.every)
     preview = Preview(metadata, options.every)
     with whole_folder(folder) as partial:
         results = ResultFolder(partial, video, metadata, options.every)
@@ -75,16 +76,17 @@ def annotate(
         def recorded() -> Iterator[SegmentedFrame]:
             for frame in predictor(video, options.every):
                 results.add(frame)
+                history.add(frame)
                 if options.preview:
                     preview.add(frame)
                 yield frame
 
         pictures = overlaid(video.pictures(), recorded(), metadata, options)
         write_annotated_video(partial / OVERLAY, video, _counted(pictures, progress))
-        results.finish()
+        results.finish(history.draw(Path(video.name).name))
         if options.preview:
             preview.write(partial / PREVIEW)
-    return results.history
+    return history
 
 
 def overlaid(

@@ -8,7 +8,6 @@ from detectron2.data import Metadata
 from PIL import Image
 
 from qdformer.demo.annotation import FRAME_NAME, MASK_NAME, Annotation
-from qdformer.demo.history import History
 from qdformer.io.atomic_write import write_json
 from qdformer.predictor import SegmentedFrame
 from qdformer.video.reader import VideoFile
@@ -17,11 +16,7 @@ ANNOTATIONS, TIME_LINE = "annotations.json", "time_line.png"
 
 
 class ResultFolder:
-    """Writes segmented frames as they come, and at the end what is said of all of them.
-
-    Attributes:
-        history: what was found.
-    """
+    """Writes segmented frames as they come, and at the end what is said of all of them."""
 
     def __init__(self, folder: Path, video: VideoFile, metadata: Metadata, every: float):
         """
@@ -31,8 +26,7 @@ class ResultFolder:
             metadata: of the predictor.
             every: seconds between segmented frames.
         """
-        self.history = History(metadata, every)
-        self._folder, self._video, self._metadata = folder, video, metadata
+        self._folder, self._metadata = folder, metadata
         self._annotation = Annotation(video, metadata, every)
         for name in (FRAME_NAME, MASK_NAME):
             (folder / name).parent.mkdir()
@@ -44,13 +38,15 @@ class ResultFolder:
         image = Image.fromarray(frame.label_map, mode="P")
         image.putpalette(np.asarray(self._metadata.stuff_colors, np.uint8).tobytes())
         image.save(self._folder / label_map)
-        self.history.add(frame)
 
-    def finish(self) -> None:
-        """Write the annotations and the time line."""
+    def finish(self, time_line: np.ndarray) -> None:
+        """Write the annotations and the time line.
+
+        Args:
+            time_line: see :meth:`qdformer.demo.history.History.draw`.
+        """
         write_json(self._folder / ANNOTATIONS, self._annotation.document)
-        drawn = self.history.draw(Path(self._video.name).name)
-        Image.fromarray(drawn).save(self._folder / TIME_LINE)
+        Image.fromarray(time_line).save(self._folder / TIME_LINE)
 
     def zipped(self, archive: Path) -> Path:
         """All files of the folder in one, for a download.

@@ -172,7 +172,7 @@ class WebSession:
         with tempfile.TemporaryDirectory(dir=self._folder.name) as folder:
             files = ResultFolder(Path(folder), self.video, self._predictor.metadata, view.every)
             result = self._draw(self._segmented(files), progress)
-            files.finish()
+            files.finish(result.time_line)
             files.zipped(result.files)
         return result
 
