@@ -3,9 +3,8 @@
 demo.py --input video.mp4 --weights model_final.safetensors --output output/demo [KEY VALUE ...]
 
 --input takes several videos, folders and patterns, too; --webcam records a camera and a microphone
-first. Each video gets a folder of its name with
-overlay.mp4, frames/, masks/, annotations.json (qdformer/demo/annotation.py says what is in it) and
-time_line.png.
+first. Each video gets a folder of its name with overlay.mp4, frames/, masks/, annotations.json
+(qdformer/demo/annotation.py says what is in it) and time_line.png.
 """
 
 import argparse

@@ -47,7 +47,6 @@ class AVSObjectEvaluator(ClipEvaluator):
       mean curve of all frames in which something sounds. AVSBench's scripts take the maximum in
       each batch instead, a number that depends on the batch size.
     * ``AVSBench_F50``: the same F of ``sem_seg`` itself, without a sweep, mean over these frames.
-
     * ``foreground_share``: of all pixels, those in which something is segmented. Where nothing of
       what is seen sounds, it is AVSBench-Robust's false positive rate.
 

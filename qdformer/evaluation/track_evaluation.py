@@ -40,8 +40,8 @@ class TrackEvaluator(DatasetEvaluator):
         """
         Args:
             dataset_name: a registered data set.
-            output_dir: folder for ``<dataset_name>_tracks.json``, the tracks in the form in which
-                YouTube-VIS takes results; None writes none.
+            output_dir: folder for ``<dataset_name>_tracks.json``, a list like YouTube-VIS's results
+                with the clips' names and the classes' labels for its ids; None writes none.
             class_threshold: ``MODEL.QDFORMER.CLASS_THRESHOLD``.
         """
         self._dataset_name, self._output_dir = dataset_name, output_dir
@@ -63,8 +63,7 @@ class TrackEvaluator(DatasetEvaluator):
         """
         for clip, output in zip(inputs, outputs, strict=True):
             frames = clip["sem_seg_file_names"]
-            known = [isinstance(frame, FrameAnnotation) and frame.has_tracks for frame in frames]
-            if not any(known):
+            if not any(isinstance(frame, FrameAnnotation) and frame.has_tracks for frame in frames):
                 continue
             annotated = [t for t, frame in enumerate(frames) if frame is not None]
             self._clips[clip["video_id"]] = {
@@ -152,22 +151,20 @@ def _average_precision(clips: dict[str, dict[str, Any]], num_classes: int) -> di
             {"image_id": number, **{k: v for k, v in track.items() if k != "segmentations"}}
             for track in clip["found"]
         ]
+    if not found:
+        return dict.fromkeys(("AP", "AP50", "AP75", "AR"), 0.0)
     truth["categories"] = [{"id": label} for label in range(1, num_classes)]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints a table of its own
         coco = COCO()
         coco.dataset = truth
         coco.createIndex()
-        results = coco.loadRes(found) if found else COCO()
-        evaluation = COCOeval(coco, results, "segm")
+        evaluation = COCOeval(coco, coco.loadRes(found), "segm")
         evaluation.params.maxDets = [1, 10, 100]
         # A track has the size of all its frames, which COCO's three sizes say nothing of.
         evaluation.params.areaRng = [[0, 1e15]]
         evaluation.params.areaRngLbl = ["all"]
-        if found:
-            evaluation.evaluate()
-            evaluation.accumulate()
-    if not found:
-        return dict.fromkeys(("AP", "AP50", "AP75", "AR"), 0.0)
+        evaluation.evaluate()
+        evaluation.accumulate()
     precision = evaluation.eval["precision"][..., 0, -1]  # (IoU, recall, class)
     recall = evaluation.eval["recall"][..., 0, 1]  # (IoU, class)
     known = precision[0, 0] > -1

@@ -36,14 +36,13 @@ def register_sound_variants(name: str, folder: str) -> list[str]:
         SILENCE: np.zeros(samples),
         NOISE: np.random.default_rng(0).uniform(-1, 1, samples),
     }
+    variants = {}
     for variant, waveform in negative.items():
-        soundfile.write(Path(folder, f"{variant}.wav"), waveform, SAMPLE_RATE)
+        path = str(Path(folder, f"{variant}.wav"))
+        soundfile.write(path, waveform, SAMPLE_RATE)
+        variants[variant] = [path] * len(records)
     sounds = [record["audio_file_name"] for record in records]
-    variants = {
-        SILENCE: [str(Path(folder, f"{SILENCE}.wav"))] * len(records),
-        NOISE: [str(Path(folder, f"{NOISE}.wav"))] * len(records),
-        OTHER_SOUND: sounds[1:] + sounds[:1],
-    }
+    variants[OTHER_SOUND] = sounds[1:] + sounds[:1]
     for variant, files in variants.items():
         changed = [record | {"audio_file_name": file} for record, file in zip(records, files)]
         _register(f"{name}_{variant}", changed, metadata)

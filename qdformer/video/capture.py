@@ -86,7 +86,7 @@ def _record(
                 _write_sound(output, heard, waiting, until=time)
                 progress(time)
             if first is None:
-                raise InputError(f"{_name(pictures)}: the camera gives no picture; choose another")
+                raise InputError(f"{pictures.name}: the camera gives no picture; choose another")
             _write_sound(output, heard, waiting, until=seconds, to_the_end=True)
         finally:
             done.set()
@@ -145,12 +145,8 @@ def _write_sound(
 def _decoded(container: InputContainer, kind: str) -> Iterator[Any]:
     stream = next((stream for stream in container.streams if stream.type == kind), None)
     if stream is None:
-        raise InputError(f"{_name(container)}: gives no {kind}; choose another device")
+        raise InputError(f"{container.name}: gives no {kind}; choose another device")
     yield from container.decode(stream)
-
-
-def _name(container: InputContainer) -> str:
-    return str(container.name)
 
 
 def _opened(what: str, name: str, formats: dict[str, str]) -> InputContainer:
