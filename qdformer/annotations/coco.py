@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from qdformer.annotations.document import Annotations, numbered_labels
+from qdformer.annotations.document import Annotations, check_listed, numbered_labels
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 from qdformer.io.run_lengths import encode
@@ -19,6 +19,7 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
     """The annotations of parsed JSON; an object's ``track_id`` is its track, as CVAT writes it."""
     classes, labels = numbered_labels(content["categories"])
     objects = defaultdict(list)
+    check_listed("category", (item["category_id"] for item in content["annotations"]), labels)
     for item in content["annotations"]:
         track = item.get("track_id", (item.get("attributes") or {}).get("track_id"))
         score = item.get("score")
@@ -31,8 +32,7 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
             )
         )
     frames, spans = {}, {}
-    if lost := objects.keys() - {image["id"] for image in content["images"]}:
-        raise ValueError(f"an object is of image {min(lost, key=str)!r}, which is not listed")
+    check_listed("image", objects, (image["id"] for image in content["images"]))
     for image in content["images"]:
         name, size = image["file_name"], (int(image["height"]), int(image["width"]))
         if name in frames:

@@ -20,7 +20,7 @@ from qdformer.io.run_lengths import encode
 
 _Shape = tuple[str, str, int | None, int, ET.Element]
 
-_MOST_FRAMES = 10**7  # a day of 100 a second
+_MOST_FRAMES = 250_000  # more than an hour of 60 a second
 _VIDEO_FRAME = "frame_{:06d}"  # how CVAT names the frames of a video
 
 
@@ -67,10 +67,9 @@ def read(path: str, file: BinaryIO) -> Annotations:
 
 def _frames(root: ET.Element) -> list[tuple[str, tuple[int, int]]]:
     """Name and (H, W) of each frame."""
-    images = root.findall("image")
-    if images or root.find("track") is None:
+    images, size = root.findall("image"), root.find("./meta//original_size")
+    if images or (size is None and root.find("track") is None):
         return [(image.attrib["name"], _size(image.attrib)) for image in images]
-    size = root.find("./meta//original_size")
     task = next((node for node in root.iter() if node.find("stop_frame") is not None), None)
     if size is None or task is None:
         raise ValueError("it does not say the size and frames of its video (original_size, ...)")

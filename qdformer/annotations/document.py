@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,13 +13,15 @@ from typing import Any
 from qdformer.errors import InputError
 from qdformer.io.frame_annotation import BACKGROUND, FrameAnnotation
 from qdformer.io.last_number import last_number
-from qdformer.io.open_file import MAX_PIXELS
-from qdformer.io.run_lengths import MAX_SIDE
 
 MAX_BYTES = 2**30
 """The greatest file of annotations that is read."""
 
 MAX_CLASSES = 254
+
+# Control characters and halves of characters, which XML and file systems do not take.
+_UNWRITABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+_LONGEST_PART = 200  # bytes of a folder's or file's name, of 255, as suffixes may be added
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,26 @@ def checked(path: str | Path, annotations: Annotations) -> Annotations:
     """Annotations that can be used.
 
     Raises:
-        ValueError: two classes have one name, or a frame no size.
+        ValueError: two classes have one name, or a frame's is none of a file.
     """
     names = annotations.classes
-    if not all(isinstance(name, str) and name for name in names):
-        raise ValueError("a category has no name")
+    for name in names:
+        if not isinstance(name, str) or not name or _UNWRITABLE.search(name):
+            raise ValueError(f"a category has the name {name!r}")
     if len({*names, BACKGROUND}) <= len(names):
         raise ValueError(f"two categories have one name, or one is called {BACKGROUND!r}")
     if not 0 < len(names) <= MAX_CLASSES:
         raise ValueError(f"it has {len(names)} categories, and 1 to {MAX_CLASSES} are possible")
-    for name, frame in annotations.frames.items():
-        if not isinstance(name, str):
-            raise ValueError(f"an image has the file_name {name!r}")
-        height, width = frame.size
-        if min(height, width) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
-            raise ValueError(f"{name} is {width} x {height} pixels")
+    for name in annotations.frames:
+        if not isinstance(name, str) or not _names_a_file(name):
+            raise ValueError(f"an image has the file_name {str(name)[:80]!r}")
     return annotations
+
+
+def _names_a_file(name: str) -> bool:
+    if _UNWRITABLE.search(name) or PurePosixPath(name).name in ("", ".."):
+        return False
+    return all(len(part.encode()) <= _LONGEST_PART for part in PurePosixPath(name).parts)
 
 
 def frame_number(path: str | Path, name: str) -> int:
@@ -88,6 +95,21 @@ def frame_number(path: str | Path, name: str) -> int:
             "of the frame, from 0 on"
         )
     return number
+
+
+def check_listed(kind: str, used: Iterable[Any], listed: Iterable[Any]) -> None:
+    """Refuse objects of images, videos or categories that a file does not list.
+
+    Args:
+        kind: "image", ...
+        used: the ids that its objects have.
+        listed: the ids that there are.
+
+    Raises:
+        ValueError: names one that is not listed.
+    """
+    if lost := {*used} - {*listed}:
+        raise ValueError(f"an object is of {kind} {min(lost, key=str)!r}, which is not listed")
 
 
 def numbered_labels(categories: Iterable[Mapping[str, Any]]) -> tuple[tuple[str, ...], dict]:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from qdformer.annotations import coco, cvat, mask_folder, youtube_vis
@@ -23,7 +23,10 @@ WRITERS: dict[str, Callable[[Annotations, Path], dict[str, str]]] = {
 }
 """By format. A writer makes files in a folder, and says where in it each frame's picture goes."""
 
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".JPG", ".PNG")
+
+# LookupError: a key or an encoding that there is not.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def read_annotations(path: str | Path) -> Annotations:
@@ -44,7 +47,10 @@ def read_annotations(path: str | Path) -> Annotations:
         except InputError:
             raise
         except _MALFORMED as error:
-            raise InputError(f"{path}: cannot be read as DAVIS's folders ({error})") from error
+            raise InputError(
+                f"{path}: the meta.json or label2idx.json that tells what its masks are cannot be "
+                f"used ({_told(error)}); see the formats in docs/GETTING_STARTED.md"
+            ) from error
     path = os.fspath(path)
     return _read(path, written_at(path))
 
@@ -64,9 +70,14 @@ def _read(path: str, written: int | None) -> Annotations:
             raise
         except _MALFORMED as error:
             raise InputError(
-                f"{path}: is not {kind} ({type(error).__name__}: {error}); see the formats in "
-                "docs/GETTING_STARTED.md"
+                f"{path}: is not {kind} ({_told(error)}); see the formats in docs/GETTING_STARTED.md"
             ) from error
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
+    return f"{type(error).__name__}: {error}"
 
 
 def write_annotations(
@@ -122,12 +133,21 @@ def find_pictures(annotations: Annotations, source: str | Path) -> dict[str, Pat
     """
     base = Path(source) if Path(source).is_dir() else Path(source).parent
     places = [base, *(base / name for name in ("images", "JPEGImages", "JPEGImages/480p"))]
+    # Of a folder within DAVIS's Annotations.
+    places.append(Path(*("JPEGImages" if part == "Annotations" else part for part in base.parts)))
     found = {}
-    for name in annotations.frames:
-        candidates = (place / name for place in places)
-        files = (path.with_suffix(suffix) for path in candidates
-                 for suffix in (Path(name).suffix, ".jpg", ".png", ".PNG"))  # fmt: skip
-        picture = next(filter(Path.is_file, files), None)
+    for name, frame in annotations.frames.items():
+        names = (name, *(with_picture_suffix(name, suffix) for suffix in _PICTURES))
+        files = (place / candidate for place in places for candidate in names)
+        # A mask that is a file of its own is not the picture.
+        picture = next((file for file in files if file.is_file() and str(file) != frame.path), None)
         if picture is not None:
             found[name] = picture
     return found
+
+
+def with_picture_suffix(name: str, suffix: str) -> str:
+    """A frame's name with the suffix of its picture; what else follows a dot belongs to the name."""
+    path = PurePosixPath(name)
+    bare = path.with_suffix("") if path.suffix.lower() in _PICTURES else path
+    return f"{bare}{suffix}"

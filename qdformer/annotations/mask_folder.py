@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from qdformer.annotations.document import Annotations
+from qdformer.annotations.document import MAX_BYTES, Annotations
 from qdformer.errors import InputError
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import BACKGROUND, AnnotatedObject, FrameAnnotation
 from qdformer.io.image import IGNORE_LABEL, read_label_map
+from qdformer.io.last_number import last_number
+from qdformer.io.open_file import open_file
 from qdformer.io.palette import class_palette
 from qdformer.io.run_lengths import encode
 
@@ -22,14 +25,18 @@ from qdformer.io.run_lengths import encode
 def read(folder: Path) -> Annotations:
     """The annotations of all pngs under a folder, one folder a video.
 
-    What a pixel stands for says a ``meta.json`` or a ``label2idx.json`` in the folder or above it:
-    YouTube-VOS's, the category of each video's objects by their number; or AVSBench's, the class of
-    each number. 255 is void, and is background here.
+    Where the folder holds one called ``Annotations``, only what is in that counts. What a pixel
+    stands for says a ``meta.json`` or a ``label2idx.json`` in the folder or above it: YouTube-VOS's,
+    the category of each video's objects by their number; or AVSBench's, the class of each number.
+    255 is void, and is background here.
 
     Raises:
-        InputError: there is neither, no png, or one has a number that is not told.
+        InputError: there is neither, no png, one has a number that is not told, or two are of one
+            frame.
     """
-    files = sorted(folder.rglob("*.png"))
+    masks = folder / "Annotations"
+    masks = masks if masks.is_dir() else folder
+    files = sorted(path for path in masks.rglob("*") if path.suffix.lower() == ".png")
     if not files:
         raise InputError(f"{folder}: holds no png; give the folder of one or several videos' masks")
     places = [place / name for place in (folder, *folder.parents[:3])
@@ -40,32 +47,55 @@ def read(folder: Path) -> Annotations:
             f"{folder}: neither in it nor above is a meta.json (YouTube-VOS's, the category of "
             "each object) or label2idx.json (the number of each class); add one"
         )
-    content = json.loads(meta.read_bytes())
+    with open_file(meta, "annotation", MAX_BYTES) as file:
+        content = json.load(file)
     classes = _classes(content)
-    frames = {}
+    labels: dict[str, dict[int, int]] = {}
+    frames: dict[str, FrameAnnotation] = {}
     for file in files:
-        video = "" if file.parent == folder else file.parent.name
-        labels = _labels(meta, content, classes, video or folder.name)
-        name = str(PurePosixPath(video, file.name))
-        pixels = read_label_map(file, "index")
-        objects = []
-        for number in np.unique(pixels).tolist():
-            if number in (0, IGNORE_LABEL):
-                continue
-            if number not in labels:
-                raise InputError(
-                    f"{file}: has an object {number}, of which {meta} does not tell the class"
-                )
-            runs = encode(pixels == number)
-            objects.append(AnnotatedObject(labels[number], runs, number))
-        frames[name] = FrameAnnotation(str(file), name, pixels.shape, tuple(objects))
+        video = _video(file.parent, content)
+        if video not in labels:
+            labels[video] = _labels(meta, content, classes, video)
+        name = str(PurePosixPath("" if file.parent == folder else video, file.name))
+        if name in frames:
+            raise InputError(
+                f"{file}: is of the frame {name}, and so is {frames[name].path}; give the folder "
+                "of one of the two"
+            )
+        frames[name] = _frame(meta, file, name, labels[video])
     return Annotations(classes, frames)
+
+
+def _frame(meta: Path, file: Path, name: str, labels: dict[int, int]) -> FrameAnnotation:
+    pixels = read_label_map(file, "index")
+    objects = []
+    for number in np.unique(pixels).tolist():
+        if number in (0, IGNORE_LABEL):
+            continue
+        if number not in labels:
+            raise InputError(
+                f"{file}: has an object {number}, of which {meta} does not tell the class"
+            )
+        objects.append(AnnotatedObject(labels[number], encode(pixels == number), number))
+    return FrameAnnotation(str(file), name, pixels.shape, tuple(objects))
+
+
+def _video(folder: Path, content: Any) -> str:
+    """What the video of a folder's masks is called: that much of its path as the video's name is."""
+    parts = folder.resolve().parts
+    tails = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((tail for tail in tails if tail in content.get("videos", ())), folder.name)
 
 
 def _classes(content: Any) -> tuple[str, ...]:
     if "videos" not in content:
-        names = sorted(content, key=lambda name: int(content[name]))
-        return tuple(name for name in names if name != BACKGROUND)
+        numbers = {name: int(number) for name, number in content.items()}
+        if len({*numbers.values()}) < len(numbers):
+            raise ValueError("two classes have one number")
+        if 0 in (numbers[name] for name in numbers if name != BACKGROUND):
+            raise ValueError(f"the number 0 is not {BACKGROUND!r}")
+        return tuple(name for name in sorted(numbers, key=numbers.__getitem__)
+                     if name != BACKGROUND)  # fmt: skip
     if "categories" in content:
         return tuple(content["categories"])
     objects = (video["objects"].values() for video in content["videos"].values())
@@ -85,16 +115,23 @@ def _labels(meta: Path, content: Any, classes: tuple[str, ...], video: str) -> d
 def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     """Write DAVIS's folders and YouTube-VOS's ``meta.json``.
 
-    See :func:`qdformer.annotations.formats.write_annotations`. Objects of a class that have no
-    track get one number.
+    See :func:`qdformer.annotations.formats.write_annotations`. Frames are called by their numbers.
+    Objects of a class that have no track get one number.
+
+    Raises:
+        InputError: the folder holds masks already, which would be taken for these videos'.
+        ValueError: a frame has no number, or that of another one.
     """
+    if (folder / "Annotations").exists():
+        raise InputError(f"{folder / 'Annotations'}: exists already; give a new folder")
     places: dict[str, str] = {}
     videos: dict[str, Any] = {}
     for video, frames in annotations.videos.items():
         numbers: dict[tuple[int, int | None], int] = {}
         shown = defaultdict(list)
-        for t, (name, frame) in enumerate(frames.items()):
-            stem = f"{t:05d}"
+        stems = _stems(frames)
+        for name, frame in frames.items():
+            stem = stems[name]
             places[name] = f"JPEGImages/480p/{video}/{stem}{PurePosixPath(name).suffix}"
             pixels = np.zeros(frame.size, np.uint8)
             for item in frame.objects:
@@ -119,3 +156,11 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     lists.mkdir(parents=True, exist_ok=True)
     (lists / "val.txt").write_text("".join(f"{video}\n" for video in videos), encoding="utf-8")
     return places
+
+
+def _stems(frames: Iterable[str]) -> dict[str, str]:
+    """Of each frame's name its number, of five digits as other readers of DAVIS's folders expect."""
+    numbers = {name: last_number(PurePosixPath(name).stem) for name in frames}
+    if None in numbers.values() or len({*numbers.values()}) < len(numbers):
+        raise ValueError("frames of a video have no number in their names, or two the same")
+    return {name: f"{number:05d}" for name, number in numbers.items()}

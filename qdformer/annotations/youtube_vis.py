@@ -9,7 +9,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from qdformer.annotations.coco import categories
-from qdformer.annotations.document import Annotations, numbered_labels
+from qdformer.annotations.document import Annotations, check_listed, numbered_labels
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 from qdformer.io.run_lengths import encode
@@ -21,8 +21,8 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
     tracks = defaultdict(list)
     for track in content["annotations"] or ():
         tracks[track["video_id"]].append(track)
-    if lost := tracks.keys() - {video["id"] for video in content["videos"]}:
-        raise ValueError(f"an object is of video {min(lost, key=str)!r}, which is not listed")
+        check_listed("category", [track["category_id"]], labels)
+    check_listed("video", tracks, (video["id"] for video in content["videos"]))
     frames: dict[str, FrameAnnotation] = {}
     for video in content["videos"]:
         size, names = (int(video["height"]), int(video["width"])), video["file_names"]
@@ -36,8 +36,15 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
                 )
             for found, segmentation in zip(objects, masks):
                 if segmentation is not None:
-                    label, score = labels[track["category_id"]], track.get("score")
-                    found.append(AnnotatedObject(label, segmentation, track["id"], score))
+                    score = track.get("score")
+                    found.append(
+                        AnnotatedObject(
+                            labels[track["category_id"]],
+                            segmentation,
+                            int(track["id"]),
+                            None if score is None else float(score),
+                        )
+                    )
         for name, found in zip(names, objects):
             if name in frames:
                 raise ValueError(f"two frames have the name {name!r}")

@@ -10,6 +10,7 @@ CVAT takes a zip of the folder as "CVAT for images 1.1".
 
 import argparse
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
@@ -18,15 +19,19 @@ from qdformer.annotations.formats import (
     WRITERS,
     find_pictures,
     read_annotations,
+    with_picture_suffix,
     write_annotations,
 )
 from qdformer.commands import runner
+from qdformer.errors import InputError
 
 
 def _run(args: argparse.Namespace) -> None:
     """Read, write, and say what was written."""
     source = Path(args.annotations)
     annotations = read_annotations(source)
+    if not annotations.frames:
+        raise InputError(f"{source}: lists no frames; give the annotations of at least one")
     pictures = find_pictures(annotations, source)
     names = _names(annotations, pictures, args.video or source.resolve().parent.name)
     files = {names[name]: path for name, path in pictures.items()}
@@ -38,13 +43,15 @@ def _run(args: argparse.Namespace) -> None:
 def _names(annotations: Annotations, pictures: Mapping[str, Path], video: str) -> dict[str, str]:
     """Names of frames with their picture's suffix, in a folder that is called after their video."""
     nameless = {*annotations.videos} <= {"", "frames"}
-    names = {}
-    for name in annotations.frames:
-        picture = PurePosixPath(name)
-        if nameless:
-            picture = PurePosixPath(video, picture.name)
-        suffix = pictures[name].suffix if name in pictures else picture.suffix
-        names[name] = str(picture.with_suffix(suffix))
+    names: dict[str, str] = {}
+    for old in annotations.frames:
+        name = str(PurePosixPath(video, PurePosixPath(old).name)) if nameless else old
+        if old in pictures:
+            name = with_picture_suffix(name, pictures[old].suffix)
+        names[old] = name
+    for name, number in Counter(names.values()).items():
+        if number > 1:
+            raise InputError(f"{number} frames would be called {name}; rename all but one")
     return names
 
 

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from qdformer.errors import InputError
-from qdformer.io.run_lengths import decode
+from qdformer.io.open_file import MAX_PIXELS
+from qdformer.io.run_lengths import MAX_SIDE, decode
 
 BACKGROUND = "background"
 """What label 0 is called."""
@@ -50,6 +51,15 @@ class FrameAnnotation:
     frame: str
     size: tuple[int, int]
     objects: tuple[AnnotatedObject, ...]
+
+    def __post_init__(self) -> None:
+        """
+        Raises:
+            ValueError: the size is none that a picture is read in.
+        """
+        height, width = self.size
+        if min(height, width) < 1 or max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+            raise ValueError(f"{self.frame} is {width} x {height} pixels")
 
     def __str__(self) -> str:
         return f"{self.path} ({self.frame})"

@@ -21,7 +21,8 @@ def decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
     """The pixels (H, W) bool of a segmentation.
 
     Args:
-        segmentation: run lengths of ``size``, or a list of polygons ``[x, y, x, y, ...]``.
+        segmentation: run lengths of ``size``, or a list of polygons ``[x, y, x, y, ...]``, at least
+            one, each of which is at least partly in the frame.
         size: (H, W).
 
     Raises:
@@ -42,8 +43,11 @@ def decode(segmentation: Any, size: tuple[int, int]) -> np.ndarray:
         # Farther out than any frame is wide, pycocotools would follow the edges for hours.
         if len(corners) < 6 or len(corners) % 2 or not (np.abs(corners) < MAX_SIDE).all():
             raise ValueError("a polygon needs three corners or more, near the frame")
+        x, y = corners.reshape(-1, 2).T
+        if x.max() <= 0 or y.max() <= 0 or x.min() >= size[1] or y.min() >= size[0]:
+            raise ValueError("a polygon lies outside the frame")
     if not polygons:
-        return np.zeros(size, bool)
+        raise ValueError("it is empty: a box alone says nothing of an object's pixels")
     runs = coco_mask.frPyObjects([corners.tolist() for corners in polygons], *size)
     return coco_mask.decode(coco_mask.merge(runs)).astype(bool)
 

@@ -60,6 +60,9 @@ def test_the_last_object_lies_above_the_others():
         [[1, 2, 3, 4, 5, float("nan")]],
         [[1, 2, 3, 4, 5, 1e9]],
         [["a", "b"]],
+        [],
+        [[20, 1, 30, 1, 30, 4]],
+        [[1, 1, 3, 1, 3, 3], [1, -9, 3, -9, 3, -1]],
         17,
     ],
 )
@@ -82,6 +85,8 @@ def content_of(names=("dog",), ids=None, height=4):
         "{", "[]", "{}", '{"images": 1}', '{"images": [1]}',
         *(content_of(height=height) for height in (-1, 0, 2**70, 1e999, 10**7)),
         *(content_of(names) for names in ((), ("a", "a"), ("background",), (None,), ("",))),
+        content_of(["a\x01"]), content_of(["\ud800"]),
+        *(content_of().replace("a.png", name) for name in ("", "/", "a/..", "a" * 300, "a\\u0000")),
         content_of([f"c{k}" for k in range(255)]), content_of("ab", ids=(7, 7)),
     ],
 )  # fmt: skip
@@ -99,6 +104,7 @@ def test_what_is_not_cocos_json_is_refused(tmp_path, content):
         ([1, 1], None, "two images have the file_name 'a.png'"),
         ([1], {"image_id": 1, "segmentation": None, "attributes": None}, ""),
         ([1], {"image_id": 1, "track_id": "x"}, "is not COCO's"),
+        ([1], {"image_id": 1, "category_id": 3}, "an object is of category 3, which is not listed"),
     ],
 )
 def test_nothing_is_lost_in_silence(tmp_path, images, annotation, words):
@@ -123,6 +129,9 @@ def test_youtube_vis_lists_its_videos_and_frames_once(tmp_path):
         ({"annotations": [track]}, "of video 5, which is not listed"),
         ({"videos": [video, video | {"id": 2}]}, "two frames have the name 'v/0.jpg'"),
         ({"annotations": [track | {"video_id": 1, "segmentations": []}]}, "has 0 segmentations"),
+        ({"annotations": [track | {"category_id": 4}]}, "of category 4, which is not listed"),
+        ({"annotations": [track | {"video_id": 1, "score": "x", "segmentations": [1]}]}, "float"),
+        ({"videos": [{"id": 1}]}, "it has no 'height'"),
     ):
         content = {"videos": [video], "annotations": [], "categories": [{"id": 1, "name": "x"}]}
         path.write_text(json.dumps(content | changes))

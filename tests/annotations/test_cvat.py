@@ -74,6 +74,8 @@ def test_frames_of_a_video_are_those_of_its_task(tmp_path):
         ('height="30"', "", "is not CVAT's XML"),
         ("</annotations>", "", "is not CVAT's XML"),
         ("annotations>", "notes>", "is notes"),
+        ('encoding="utf-8"', 'encoding="klingon"', "is not CVAT's XML"),
+        ('width="40" height="30"', 'width="60000" height="60000"', "is 60000 x 60000 pixels"),
     ],
 )
 def test_what_cannot_be_used_is_named(tmp_path, old, new, message):
@@ -81,10 +83,17 @@ def test_what_cannot_be_used_is_named(tmp_path, old, new, message):
         read_annotations(write(tmp_path, IMAGES.replace(old, new)))
 
 
+def test_a_video_in_which_nothing_was_drawn_is_silent(tmp_path):
+    begin, end = VIDEO.index("<track"), VIDEO.index("</track>") + len("</track>")
+    found = read_annotations(write(tmp_path, VIDEO[:begin] + VIDEO[end:]))
+    assert [*found.frames] == [f"frame_{n:06d}" for n in (4, 6, 8, 10)]
+    assert not any(frame.objects for frame in found.frames.values())
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("<stop_frame>10<", "<stop_frame>99999999999<", "more than 10,000,000"),
+        ("<stop_frame>10<", "<stop_frame>99999999999<", "more than 250,000"),
         ("step=2", "step=0", "is not CVAT's XML"),
         ("<original_size>", "<size>", "is not CVAT's XML"),
         ('frame="4"', 'frame="5"', "is in frame_000005, which is none of its frames"),

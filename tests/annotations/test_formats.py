@@ -139,6 +139,46 @@ def test_more_objects_than_a_png_has_numbers(tmp_path):
         write_annotations(Annotations(("dog",), {}), "voc", tmp_path)
 
 
+def test_davis_keeps_the_numbers_of_frames_and_the_folders_of_videos(tmp_path):
+    names = [f"day/clip.{v}/f_{t}.v.jpg" for v in (1, 2) for t in (7, 30)]
+    item = AnnotatedObject(1, encode(blob(3)), 1)
+    frames = {name: FrameAnnotation("memory", name, SIZE, (item,)) for name in names}
+    write_annotations(Annotations(("dog",), frames), "davis", tmp_path / "out")
+    found = read_annotations(tmp_path / "out")
+    assert [*found.videos] == ["day/clip.1", "day/clip.2"]
+    assert [*found.videos["day/clip.1"]] == ["day/clip.1/00007.png", "day/clip.1/00030.png"]
+    with pytest.raises(InputError, match="Annotations: exists already"):
+        write_annotations(Annotations(("dog",), frames), "davis", tmp_path / "out")
+    for clash in (["a/x.jpg"], ["a/1.jpg", "a/b_01.jpg"]):
+        frames = {name: FrameAnnotation("memory", name, SIZE, ()) for name in clash}
+        with pytest.raises(InputError, match="davis cannot hold .* no number in their names, or"):
+            write_annotations(Annotations(("dog",), frames), "davis", tmp_path / "new")
+
+
+def coco_of(tmp_path, *names):
+    frames = {name: FrameAnnotation("memory", name, SIZE, ()) for name in names}
+    write_annotations(Annotations(("dog",), frames), "coco", tmp_path)
+    return str(tmp_path / "annotations.json")
+
+
+@pytest.mark.parametrize("names", [(), ("frames/f_1.jpg", "f_1.jpg")])
+def test_a_conversion_without_frames_or_with_two_of_one_name_fails(names, tmp_path):
+    given = coco_of(tmp_path, *names)
+    with pytest.raises(SystemExit, match="lists no frames|would be called .*f_1.jpg"):
+        command.main([given, str(tmp_path / "out"), "--format", "coco"])
+
+
+def test_dots_in_the_names_of_frames_are_kept(tmp_path):
+    given = coco_of(tmp_path, "clip.2/frame.0001", "clip.2/frame.0002")
+    for name in ("frame.0001", "frame.0002"):
+        path = tmp_path / "clip.2" / f"{name}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("RGB", SIZE[::-1]).save(path)
+    command.main([given, str(tmp_path / "out"), "--format", "cvat"])
+    found = read_annotations(tmp_path / "out" / "annotations.xml")
+    assert [*found.frames] == ["clip.2/frame.0001.jpg", "clip.2/frame.0002.jpg"]
+
+
 @pytest.mark.parametrize("name", ["../a.jpg", "/etc/a.jpg", "a/../../b.jpg"])
 def test_no_name_leads_out_of_the_output(name, tmp_path):
     frame = FrameAnnotation("memory", name, SIZE, ())

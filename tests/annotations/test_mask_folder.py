@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from qdformer.annotations.formats import read_annotations
+from qdformer.annotations.formats import find_pictures, read_annotations
 from qdformer.errors import InputError
 
 
@@ -41,6 +41,33 @@ def test_numbers_may_be_classes(tmp_path):
     found = read_annotations(tmp_path / "masks")
     assert found.classes == ("dog", "car")
     assert found.frames["0.png"].label_map().tolist() == [[0, 2]]
+
+
+def test_pictures_and_other_sizes_are_not_taken_for_masks(tmp_path):
+    save(tmp_path / "Annotations/480p/aa/00000.PNG", [[0, 1]])
+    save(tmp_path / "JPEGImages/480p/aa/00000.png", [[9, 9]])
+    (tmp_path / "meta.json").write_text(
+        '{"videos": {"aa": {"objects": {"1": {"category": "dog"}}}}}'
+    )
+    (name,) = read_annotations(tmp_path).frames
+    assert name == "aa/00000.PNG"
+    found = read_annotations(tmp_path / "Annotations")
+    pictures = find_pictures(found, tmp_path / "Annotations/480p")
+    assert pictures == {name: tmp_path / "JPEGImages/480p/aa/00000.png"}
+    save(tmp_path / "Annotations/1080p/aa/00000.PNG", [[0, 1]])
+    with pytest.raises(InputError, match="is of the frame aa/00000.PNG, and so is .*1080p"):
+        read_annotations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "words"),
+    [({"dog": 1, "car": 1}, "two classes have one number"), ({"dog": 0}, "the number 0 is not")],
+)
+def test_each_class_has_a_number_of_its_own(tmp_path, numbers, words):
+    save(tmp_path / "masks/0.png", [[0, 1]])
+    (tmp_path / "label2idx.json").write_text(json.dumps(numbers))
+    with pytest.raises(InputError, match=words):
+        read_annotations(tmp_path / "masks")
 
 
 def test_what_is_not_told_is_asked_for(tmp_path):
