@@ -70,7 +70,8 @@ def _read(path: str, written: int | None) -> Annotations:
             raise
         except _MALFORMED as error:
             raise InputError(
-                f"{path}: is not {kind} ({_told(error)}); see the formats in docs/GETTING_STARTED.md"
+                f"{path}: is not {kind} ({_told(error)}); see the formats in "
+                "docs/GETTING_STARTED.md"
             ) from error
 
 
@@ -147,7 +148,7 @@ def find_pictures(annotations: Annotations, source: str | Path) -> dict[str, Pat
 
 
 def with_picture_suffix(name: str, suffix: str) -> str:
-    """A frame's name with the suffix of its picture; what else follows a dot belongs to the name."""
+    """A frame's name with another suffix; what follows a dot and is none belongs to the name."""
     path = PurePosixPath(name)
     bare = path.with_suffix("") if path.suffix.lower() in _PICTURES else path
     return f"{bare}{suffix}"

@@ -25,10 +25,10 @@ from qdformer.io.run_lengths import encode
 def read(folder: Path) -> Annotations:
     """The annotations of all pngs under a folder, one folder a video.
 
-    Where the folder holds one called ``Annotations``, only what is in that counts. What a pixel
-    stands for says a ``meta.json`` or a ``label2idx.json`` in the folder or above it: YouTube-VOS's,
-    the category of each video's objects by their number; or AVSBench's, the class of each number.
-    255 is void, and is background here.
+    Where the folder holds one called ``Annotations``, only what is in that counts. A ``meta.json``
+    or ``label2idx.json`` in the folder or above it says what a pixel stands for: YouTube-VOS's the
+    category of each video's objects by their number, AVSBench's the class of each number. 255 is
+    void, and is background here.
 
     Raises:
         InputError: there is neither, no png, one has a number that is not told, or two are of one
@@ -81,7 +81,7 @@ def _frame(meta: Path, file: Path, name: str, labels: dict[int, int]) -> FrameAn
 
 
 def _video(folder: Path, content: Any) -> str:
-    """What the video of a folder's masks is called: that much of its path as the video's name is."""
+    """The name of the video whose masks lie in a folder; it may itself have folders in it."""
     parts = folder.resolve().parts
     tails = ("/".join(parts[start:]) for start in range(len(parts)))
     return next((tail for tail in tails if tail in content.get("videos", ())), folder.name)
@@ -159,7 +159,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
 
 
 def _stems(frames: Iterable[str]) -> dict[str, str]:
-    """Of each frame's name its number, of five digits as other readers of DAVIS's folders expect."""
+    """The number in each frame's name, with five digits as other readers expect."""
     numbers = {name: last_number(PurePosixPath(name).stem) for name in frames}
     if None in numbers.values() or len({*numbers.values()}) < len(numbers):
         raise ValueError("frames of a video have no number in their names, or two the same")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import logging
 import re
 import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -20,9 +22,20 @@ from qdformer.data.datasets.layout import SPLITS
 from qdformer.errors import InputError, make_folder
 from qdformer.io.audio_file import SAMPLE_RATE
 from qdformer.io.frame_annotation import FrameAnnotation
-from qdformer.synthetic.layout_writer import clip_files, write_clip, write_lists
+from qdformer.synthetic.layout_writer import (
+    ClipFiles,
+    clip_files,
+    move_clip,
+    write_clip,
+    write_lists,
+)
 from qdformer.video.audio_track import SoundTrack
 from qdformer.video.reader import MAX_SECONDS, Picture, VideoFile
+
+logger = logging.getLogger(__name__)
+
+SHORTEST = 0.001
+"""Seconds between numbered frames."""
 
 MOST_FRAMES = 10
 """Of a clip; more are cut into several."""
@@ -75,8 +88,8 @@ def import_videos(
             f"{len(videos)} videos and {len(annotations)} files of annotations were given; give "
             "one for each video, in the same order, or one for all"
         )
-    if every is not None and not 0 < every <= MAX_SECONDS:
-        raise InputError(f"every is {every} seconds; give a number above 0")
+    if every is not None and not SHORTEST <= every <= MAX_SECONDS:
+        raise InputError(f"every is {every} seconds; give {SHORTEST} to {MAX_SECONDS}")
     stems = [_safe(Path(video).stem) for video in videos]
     if len(set(stems)) < len(stems):
         raise InputError(
@@ -90,26 +103,27 @@ def import_videos(
     rows, counted = _listed(folder), {"clips": 0, "frames": 0}
     paths = annotations if len(annotations) == len(videos) else [*annotations] * len(videos)
     shared = len(annotations) < len(videos)
-    # Of all of them, before anything is written.
     annotated = [_frames_of(path, video, shared) for path, video in zip(paths, videos)]
-    for video, path, stem, chosen in zip(videos, paths, stems, annotated):
-        old = {uid for uid, row in rows.items() if re.fullmatch(stem + r"_\d{5}", row["vid"])}
-        for name, frames, waveform in _clips(VideoFile(video), path, stem, chosen, every):
-            present = {int(label) for _, labels in frames for label in np.unique(labels) if label}
-            sounding = [classes[label - 1] for label in sorted(present)]
-            files = clip_files(_LAYOUT, name, split, sounding, len(frames))
-            write_clip(folder, root / ".partial", files, frames, waveform)
-            uid = str(files.row["uid"])
-            rows[uid] = {k: str(v) for k, v in files.row.items()}
-            old.discard(uid)
-            counted["clips"] += 1
-            counted["frames"] += len(frames)
-        for uid in old:
-            shutil.rmtree(folder / rows.pop(uid)["label"] / uid, ignore_errors=True)
-    if not counted["clips"]:
-        raise InputError(f"{annotations[0]}: annotates no frame of its video")
+    # All videos are read to their ends before a clip that was imported earlier is touched.
+    written: list[ClipFiles] = []
+    with TemporaryDirectory(prefix=".import_", dir=root) as scratch:
+        for video, path, stem, chosen in zip(videos, paths, stems, annotated):
+            for name, frames, waveform in _clips(VideoFile(video), path, stem, chosen, every):
+                present = {int(label) for _, labels in frames for label in np.unique(labels)}
+                sounding = [classes[label - 1] for label in sorted(present - {0})]
+                files = clip_files(_LAYOUT, name, split, sounding, len(frames))
+                write_clip(Path(scratch), Path(scratch, "partial"), files, frames, waveform)
+                written.append(files)
+                counted["frames"] += len(frames)
+        old = "|".join(map(re.escape, stems))
+        for uid, row in [*rows.items()]:
+            if re.fullmatch(rf"({old})_\d{{5}}", row["vid"]):
+                shutil.rmtree(folder / rows.pop(uid)["label"] / uid, ignore_errors=True)
+        for files in written:
+            move_clip(Path(scratch), folder, files)
+            rows[str(files.row["uid"])] = {k: str(v) for k, v in files.row.items()}
     write_lists(folder, _LAYOUT, list(rows.values()), classes)
-    return counted
+    return counted | {"clips": len(written)}
 
 
 def _clips(
@@ -175,6 +189,14 @@ def _by_second(
         second = int(time)
         if second not in best or abs(time % 1 - 0.5) < abs(best[second][0] % 1 - 0.5):
             best[second] = time, annotation
+    if len(annotations.frames) > 1 and [*best] == [0]:
+        logger.warning(
+            "%s: its %d frames are all taken for the first second of %s; if their numbers count "
+            "seconds, give --every 1.",
+            path,
+            len(annotations.frames),
+            video.name,
+        )
     return dict(sorted(best.items()))
 
 
@@ -187,17 +209,22 @@ def _frames_of(path: str | Path, video: str | Path, shared: bool) -> Annotations
         shared: the annotations are of several videos; where they are of one, the name of its folder
             does not matter.
     """
-    annotations, stem = read_annotations(path), Path(video).stem
+    annotations = read_annotations(path)
+    if not annotations.frames:
+        raise InputError(f"{path}: lists no frame of {video}")
     videos = annotations.videos
     if not shared and len(videos) < 2:
         return annotations
-    by_stem = {Path(folder).stem: frames for folder, frames in videos.items()}
-    if stem not in by_stem:
+    # demo.py calls its folders by the video's whole name.
+    names = {Path(video).name, Path(video).stem}
+    found = [folder for folder in videos if PurePosixPath(folder).name in names]
+    if len(found) != 1:
         raise InputError(
-            f"{path}: annotates {', '.join(sorted(videos))[:200]}, and not {video}: none is called "
-            f"{stem}; frames of several videos are in folders of their video's name"
+            f"{path}: annotates {', '.join(sorted(videos))[:200]}, of which {len(found)} are "
+            f"called {' or '.join(sorted(names))}; frames of several videos are in folders of "
+            "their video's name"
         )
-    return dataclasses.replace(annotations, frames=by_stem[stem])
+    return dataclasses.replace(annotations, frames=videos[found[0]])
 
 
 def _labels(annotation: FrameAnnotation, picture: np.ndarray) -> np.ndarray:

@@ -73,13 +73,18 @@ def write_clip(
     soundfile.write(samples, waveform, SAMPLE_RATE, "PCM_16", format="WAV")
     for path in log_mel:
         write_log_mel(path, clip_log_mel(samples, len(files.frames)))
+    move_clip(partial, root, files)
+    shutil.rmtree(partial)
+
+
+def move_clip(source: Path, root: Path, files: ClipFiles) -> None:
+    """Moves a clip to another folder on the same file system, in the place of one of its name."""
     for part in files.parts:
         target = root / part
         if target.is_dir():
             shutil.rmtree(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(partial / part, target)
-    shutil.rmtree(partial)
+        os.replace(source / part, target)
 
 
 def write_lists(

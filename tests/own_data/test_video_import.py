@@ -9,11 +9,13 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools import mask as coco_mask
 
+from qdformer.annotations.document import Annotations
 from qdformer.annotations.formats import read_annotations, write_annotations
 from qdformer.audio.log_mel import read_waveform
 from qdformer.commands import import_videos as command
 from qdformer.engine.setup import register_roots
 from qdformer.errors import InputError
+from qdformer.io.frame_annotation import FrameAnnotation
 from qdformer.io.image import read_image, read_label_map
 from qdformer.own_data.video_import import MOST_FRAMES, import_videos
 from tests.videos import write_lossless
@@ -136,6 +138,49 @@ def test_what_does_not_fit_is_named(video, tmp_path, root, changes, message):
         import_videos([video], [given], root, "train")
 
 
+def files_of(root):
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_an_import_that_fails_changes_nothing(video, tmp_path, root):
+    """Whichever of the videos cannot be used, and after how many of its frames."""
+    other = video.with_name("other.mkv")
+    shutil.copyfile(video, other)
+    good = annotations(tmp_path / "a.json", [0, 4])
+    import_videos([video], [good], root, "train")
+    before = files_of(root)
+    first = annotations(tmp_path / "b.json", range(0, 40, 4))
+    for numbers, message in (([0, 400], "has ended"), ([], "lists no frame of .*other.mkv")):
+        second = annotations(tmp_path / "c.json", numbers)
+        with pytest.raises(InputError, match=message):
+            import_videos([video, other], [first, second], root, "test")
+        assert files_of(root) == before and not [*root.glob(".*")]
+
+
+@pytest.mark.parametrize("name", ["my.clip.1", "my.clip.1.mkv"])
+def test_dots_in_the_names_of_videos(video, tmp_path, root, name):
+    """Its frames are the ones in the folder of its name, with or without the suffix."""
+    frames = {}
+    for k, folder in enumerate((name, "my.clip", "my.clip.2")):
+        file = f"{folder}/{k}.png"
+        frames[file] = FrameAnnotation("memory", file, SIZE, ())
+    write_annotations(Annotations(("dog",), frames), "coco", tmp_path)
+    renamed = video.rename(tmp_path / "my.clip.1.mkv")
+    given = tmp_path / "annotations.json"
+    assert import_videos([renamed], [given], root, "train", every=1) == {"clips": 1, "frames": 1}
+
+
+def test_numbers_that_may_count_seconds_are_asked_about(video, tmp_path, root, caplog):
+    given = annotations(tmp_path / "a.json", [0, 1, 2])
+    import_videos([video], [given], root, "train", every=1)
+    assert not caplog.records
+    import_videos([video], [given], root, "train")
+    assert "its 3 frames are all taken for the first second" in caplog.text
+    for every in (0, -1, 1e-300, float("nan"), 1e9):
+        with pytest.raises(InputError, match="every is"):
+            import_videos([video], [given], root, "train", every=every)
+
+
 def test_a_data_set_has_one_list_of_classes(video, tmp_path, root):
     import_videos([video], [annotations(tmp_path / "a.json", [0])], root, "train")
     with pytest.raises(InputError, match="categories are car, dog"):
@@ -196,7 +241,7 @@ def test_one_file_may_annotate_several_videos(video, tmp_path, root):
         for name in by_video["other"]["sem_seg_file_names"]
     ]
     assert [int((label == 1).sum()) for label in labels] == [20, 0]
-    with pytest.raises(InputError, match="none is called third"):
+    with pytest.raises(InputError, match="of which 0 are called third or third.mkv"):
         import_videos([other.rename(tmp_path / "third.mkv")], [given], root, "train")
 
 
@@ -217,6 +262,6 @@ def test_masks_of_one_video_are_not_given_to_another(video, tmp_path, root):
     other = video.with_name("other.mkv")
     shutil.copyfile(video, other)
     given = annotations(tmp_path / "a.json", [0, 4])
-    with pytest.raises(InputError, match="and not .*my video.mkv"):
+    with pytest.raises(InputError, match="of which 0 are called my video or my video.mkv"):
         import_videos([video, other], [given], root, "train")
     assert not (root / "AVSBench_semantic" / "metadata.csv").exists()
