@@ -15,7 +15,6 @@ from detectron2.data import (
     DatasetCatalog,
     MetadataCatalog,
     build_detection_test_loader,
-    get_detection_dataset_dicts,
 )
 from detectron2.engine import DefaultTrainer, HookBase, hooks
 from detectron2.evaluation import DatasetEvaluators
@@ -27,7 +26,6 @@ from qdformer.checkpoint.checkpointer import AVSCheckpointer, BestModel, load_au
 from qdformer.checkpoint.metadata import run_metadata
 from qdformer.config.validation import clips_per_process
 from qdformer.data.dataset_mapper import build_mapper
-from qdformer.data.datasets.registration import check_records
 from qdformer.data.source_count import subsample_by_source_count
 from qdformer.data.train_loader import TrainLoader, build_sampler
 from qdformer.data.unreadable import DropUnreadable, SkipUnreadable, without_dropped
@@ -42,6 +40,7 @@ from qdformer.engine.hooks import (
 )
 from qdformer.engine.model_card import ModelCard
 from qdformer.engine.non_finite import LossGuard, NonFiniteLoss
+from qdformer.engine.setup import load_records
 from qdformer.errors import InputError
 from qdformer.evaluation.language_evaluation import LanguageEvaluator
 from qdformer.evaluation.registry import find_evaluator
@@ -215,8 +214,7 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg):
         """Batches of ``SOLVER.IMS_PER_BATCH`` clips over all processes."""
-        records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=False)
-        check_records(", ".join(cfg.DATASETS.TRAIN), records)
+        records = [record for name in cfg.DATASETS.TRAIN for record in load_records(name)]
         loader = cfg.DATALOADER
         if loader.SINGLE_SOURCE >= 0:
             records = subsample_by_source_count(records, loader.SINGLE_SOURCE, max(cfg.SEED, 0))

@@ -229,8 +229,8 @@ def load_avs(root: str | Path, layout: str, split: str) -> list[dict[str, Any]]:
             records.append({**record, "height": height, "width": width})
     if not records:
         raise InputError(
-            f"{folder / spec.table.format(split=split)}: the split {split!r} is empty; a clip must "
-            "have it in the column 'split'."
+            f"{folder / spec.table.format(split=split)}: lists no clip of the split {split!r}; add "
+            "some."
         )
     return records
 

@@ -1,13 +1,13 @@
 """A data set of one's own that a file beside its clips describes, without any Python.
 
-``dataset.yaml`` (or ``dataset.json``) in the root says::
+``dataset.yaml`` (or ``.yml``, ``.json``) in the root says::
 
     classes: [dog, car]            # without background; the k-th has the label k in the masks
     splits:
       train: [clips/a, clips/b*]   # folders of clips, or patterns
       test: [clips/z]
     # The rest has these defaults, from the folder of a clip on.
-    frames: frames/*.jpg           # one for each second, in the order of the last number in a name
+    frames: frames/*.jpg           # one for each second, numbered without gaps by their names' ends
     masks: masks/*.png             # with the number of their frame; or a file of annotations
     sound: audio.wav
     label_format: index            # binary, index or palette; "binary" where there is one class
@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -25,15 +26,31 @@ from typing import Any, get_args
 import yaml
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from qdformer.annotations.document import MAX_BYTES
 from qdformer.annotations.formats import read_annotations
 from qdformer.data.datasets.registration import register_avs_dataset
 from qdformer.errors import InputError
 from qdformer.io.image import LabelFormat
 from qdformer.io.last_number import last_number
+from qdformer.io.open_file import open_file
 
-FILES = ("dataset.yaml", "dataset.json")
+logger = logging.getLogger(__name__)
+
+FILES = ("dataset.yaml", "dataset.yml", "dataset.json")
 _DEFAULTS = {"frames": "frames/*.jpg", "masks": "masks/*.png", "sound": "audio.wav"}
 _KEYS = {"classes", "splits", "label_format", *_DEFAULTS}
+_FORMATS = tuple(known for known in get_args(LabelFormat) if known != "coco")  # a file tells it
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML's reader drops the first."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((key for k, key in enumerate(keys) if key in keys[:k]), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"has {twice!r} twice")
+        return super().construct_mapping(node, deep)
 
 
 def register_described(prefix: str, root: str | Path) -> None:
@@ -44,11 +61,14 @@ def register_described(prefix: str, root: str | Path) -> None:
     Raises:
         InputError: the description cannot be used, or its names are taken by another root.
     """
-    path = next((Path(root, name) for name in FILES if Path(root, name).is_file()), None)
-    if path is None:
+    paths = [Path(root, name) for name in FILES if Path(root, name).is_file()]
+    if not paths:
         return
+    if len(paths) > 1:
+        raise InputError(f"{' and '.join(map(str, paths))} both describe a data set; keep one")
+    (path,) = paths
     described = _read(path)
-    for split, folders in described["splits"].items():
+    for split in described["splits"]:
         name = f"{prefix}_{split}"
         if name in DatasetCatalog.list():
             if MetadataCatalog.get(name).get("described_by") != str(path.resolve()):
@@ -56,14 +76,15 @@ def register_described(prefix: str, root: str | Path) -> None:
                     f"{path}: the name {name} is taken; rename the folder or the split"
                 )
             continue
-        records = partial(_records, path, described, folders)
+        records = partial(_records, path, described, split)
         register_avs_dataset(name, records, described["classes"], described_by=str(path.resolve()))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
+        with open_file(path, "description", MAX_BYTES) as file:
+            content = yaml.load(file, _StrictLoader)
+    except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read ({told}); mend it") from error
     if not isinstance(content, dict) or not {"classes", "splits"} <= content.keys() <= _KEYS:
@@ -74,10 +95,9 @@ def _read(path: Path) -> dict[str, Any]:
         )
     for key in _DEFAULTS.keys() & content.keys():
         _check_inside(path, key, content[key])
-    if content.get("label_format", "index") not in get_args(LabelFormat):
+    if content.get("label_format", "index") not in _FORMATS:
         raise InputError(
-            f"{path}: label_format is {content['label_format']!r}; known: "
-            f"{', '.join(get_args(LabelFormat))}"
+            f"{path}: label_format is {content['label_format']!r}; known: {', '.join(_FORMATS)}"
         )
     splits = content["splits"]
     if not isinstance(splits, dict) or not splits:
@@ -105,18 +125,40 @@ def _check_inside(path: Path, key: str, value: Any) -> None:
         )
 
 
-def _records(path: Path, described: dict[str, Any], folders: Sequence[str]) -> list[dict[str, Any]]:
-    clips: dict[Path, None] = {}
-    for pattern in folders:
-        found = sorted(place for place in path.parent.glob(pattern) if place.is_dir())
-        if not found:
-            raise InputError(f"{path}: no folder fits {pattern!r}, seen from {path.parent}")
-        clips |= dict.fromkeys(found)
+def _records(path: Path, described: dict[str, Any], split: str) -> list[dict[str, Any]]:
+    clips = _clips(path, described["splits"][split])
+    for other in described["splits"].keys() - {split}:
+        if shared := [clip for clip in _clips(path, described["splits"][other]) if clip in clips]:
+            logger.warning(
+                "%s: %d clips of %s are in %s, too, e.g. %s; what is trained on tells nothing when "
+                "it is tested on.",
+                path,
+                len(shared),
+                split,
+                other,
+                shared[0],
+            )
     return [_record(path, described, clip) for clip in clips]
 
 
+def _clips(path: Path, patterns: Sequence[str]) -> dict[Path, None]:
+    """The folders of some clips, in order, each once."""
+    clips: dict[Path, None] = {}
+    for pattern in patterns:
+        found = sorted(place for place in _fitting(path, path.parent, pattern) if place.is_dir())
+        if not found:
+            raise InputError(f"{path}: no folder fits {pattern!r}, seen from {path.parent}")
+        clips |= dict.fromkeys(found)
+    return clips
+
+
 def _record(path: Path, described: dict[str, Any], clip: Path) -> dict[str, Any]:
-    frames = _numbered(clip, described["frames"])
+    frames = _numbered(path, clip, described["frames"])
+    # Sound and frame belong together by the frame's place.
+    if frames and (gaps := {*range(min(frames), max(frames))} - frames.keys()):
+        raise InputError(
+            f"{clip}: has no frame {min(gaps)} between the others; give one for each second"
+        )
     if not frames:
         raise InputError(f"{clip}: no file fits {described['frames']!r}, which {path} names")
     sound = clip / described["sound"]
@@ -130,7 +172,7 @@ def _record(path: Path, described: dict[str, Any], clip: Path) -> dict[str, Any]
     annotations = clip / described["masks"]
     if annotations.is_file():
         return record | _annotated(path, described, clip, annotations, frames)
-    masks = _numbered(clip, described["masks"])
+    masks = _numbered(path, clip, described["masks"])
     if not frames.keys() & masks.keys():
         raise InputError(f"{clip}: no {described['masks']!r} has the number of a frame")
     if lost := masks.keys() - frames.keys():
@@ -151,23 +193,24 @@ def _annotated(
             f"{', '.join(map(str, described['classes']))}; give both the same in one order"
         )
     names = [Path(os.path.relpath(frame, clip)).as_posix() for frame in frames.values()]
-    found = [annotations.frames.get(name) for name in names]
-    if not any(found):
+    lost = annotations.frames.keys() - {*names}
+    if lost or not annotations.frames:
         raise InputError(
-            f"{file}: annotates {next(iter(annotations.frames), 'nothing')}, and no frame of "
-            f"{clip}, as {names[0]}"
+            f"{file}: annotates {min(lost, default='nothing')}, which is no frame of {clip}; its "
+            f"frames are called {names[0]}, ..."
         )
+    found = [annotations.frames.get(name) for name in names]
     return {"sem_seg_file_names": found, "label_format": "coco"}
 
 
-def _numbered(folder: Path, pattern: str) -> dict[int, str]:
+def _numbered(path: Path, folder: Path, pattern: str) -> dict[int, str]:
     """The files of a pattern by the last number in their names, in its order.
 
     Raises:
         InputError: a name has no number, or two have the same.
     """
     files: dict[int, str] = {}
-    for file in folder.glob(pattern):
+    for file in _fitting(path, folder, pattern):
         number = last_number(file.stem)
         if number is None:
             raise InputError(f"{file}: has no number in its name, by which frames are put in order")
@@ -177,3 +220,10 @@ def _numbered(folder: Path, pattern: str) -> dict[int, str]:
             )
         files[number] = str(file)
     return dict(sorted(files.items()))
+
+
+def _fitting(path: Path, folder: Path, pattern: str) -> list[Path]:
+    try:
+        return [*folder.glob(pattern)]
+    except (ValueError, IndexError) as error:
+        raise InputError(f"{path}: {pattern!r} is no pattern of files ({error})") from error

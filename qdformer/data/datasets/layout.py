@@ -232,7 +232,8 @@ def find_frames(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
     """Paths of a clip's frames by their number; those that annotations name count from 0.
 
     Raises:
-        InputError: the annotations cannot be read, or a name in them leads out of the data set.
+        InputError: the annotations cannot be read, a frame that they name is missing, or its name
+            leads out of the data set.
     """
     if "{frame}" not in layout.frames:
         return numbered_files(folder, layout.frames, clip)
@@ -242,8 +243,9 @@ def find_frames(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
         for part in Path(name).parts:
             _check_field(f"{path}", "file_name", part)
         place = os.path.join(folder, layout.frames.format(**clip, frame=name))
-        if os.path.isfile(place):
-            frames[index] = place
+        if not os.path.isfile(place):
+            raise InputError(f"{place}: this frame, which {path} names, is missing; restore it.")
+        frames[index] = place
     return frames
 
 

@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any, get_args
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from qdformer.data.datasets.classes import BACKGROUND
 from qdformer.errors import InputError
+from qdformer.io.frame_annotation import FrameAnnotation
 from qdformer.io.image import IGNORE_LABEL, LabelFormat, read_size
 from qdformer.io.palette import class_palette
 
@@ -22,11 +24,12 @@ RECORD_KEYS = {
 }
 """What each clip of a data set is described by; T is its number of frames."""
 
+_PATH = str, os.PathLike
 _KINDS: dict[str, type | tuple[type, ...]] = {
     "video_id": str,
     "file_names": (list, tuple),
     "sem_seg_file_names": (list, tuple),
-    "audio_file_name": (str, os.PathLike),
+    "audio_file_name": _PATH,
     "height": int,
     "width": int,
 }
@@ -60,7 +63,8 @@ def register_avs_dataset(
     if not texts or len(set(names)) < len(names) or not 1 < len(names) < 256:
         raise InputError(
             f"data set {name!r} has the classes {str(classes)[:200]}; give a list of at least one "
-            f"and at most 254 names, each once, without {BACKGROUND!r}"
+            f"and at most 254 names, each once, without {BACKGROUND!r}, and as text: in quotes where "
+            "YAML takes a name for something else"
         )
     MetadataCatalog.get(name).set(stuff_classes=names, **metadata)
     try:
@@ -71,6 +75,11 @@ def register_avs_dataset(
 
     def load() -> list[dict[str, Any]]:
         given = records() if callable(records) else records
+        if not isinstance(given, (list, tuple)) or not given:
+            raise InputError(
+                f"data set {name!r} has the records {str(given)[:80]}; give a list of dicts, one a "
+                "clip"
+            )
         return [with_defaults(name, record, index) for index, record in enumerate(given)]
 
     DatasetCatalog.register(name, load)
@@ -88,15 +97,27 @@ def with_defaults(name: str, record: dict[str, Any], index: int) -> dict[str, An
         index: its place in the data set.
 
     Raises:
-        InputError: the first frame cannot be read.
+        InputError: it is no dict, a key of ``RECORD_KEYS`` is misspelt, or its first frame cannot
+            be read.
     """
+    if not isinstance(record, dict):
+        raise InputError(
+            f"data set {name!r}: its clip {index} is {repr(record)[:80]}; give a dict with "
+            f"{', '.join(RECORD_KEYS)}"
+        )
+    # Others are passed on, for a mapper of one's own.
+    for key in map(str, record.keys() - RECORD_KEYS.keys()):
+        if meant := get_close_matches(key, RECORD_KEYS, 1, 0.8):
+            raise InputError(f"data set {name!r}: its clip {index} has {key!r}; write {meant[0]!r}")
     binary = len(MetadataCatalog.get(name).stuff_classes) == 2
     defaults: dict[str, Any] = {
         "video_id": f"{name}_{index:05d}",
         "label_format": "binary" if binary else "index",
     }
-    if record.get("file_names") and not {"height", "width"} <= record.keys():
-        defaults["height"], defaults["width"] = read_size(record["file_names"][0])
+    frames = record.get("file_names")
+    listed = isinstance(frames, (list, tuple)) and frames and isinstance(frames[0], _PATH)
+    if listed and not {"height", "width"} <= record.keys():
+        defaults["height"], defaults["width"] = read_size(frames[0])
     return defaults | record
 
 
@@ -142,6 +163,7 @@ def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
     Raises:
         InputError: names the clip, the key and what it should be.
     """
+    seen: set[str] = set()
     for index, record in enumerate(records):
         for key, meaning in RECORD_KEYS.items():
             if key not in record:
@@ -155,6 +177,11 @@ def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
                     f"data set {name!r}: its clip {record['video_id']!r} has the {key} "
                     f"{str(record[key])[:80]!r}; it is {RECORD_KEYS[key]}"
                 )
+        if record["video_id"] in seen:
+            raise InputError(
+                f"data set {name!r}: two clips have the video_id {record['video_id']!r}"
+            )
+        seen.add(record["video_id"])
         if record["label_format"] not in get_args(LabelFormat):
             raise InputError(
                 f"data set {name!r}: its clip {record['video_id']} has the label_format "
@@ -166,3 +193,12 @@ def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
                 f"data set {name!r}: its clip {record['video_id']} has {frames} file_names and "
                 f"{labels} sem_seg_file_names; give as many, with None where a frame has no mask"
             )
+        mask = (FrameAnnotation,) if record["label_format"] == "coco" else _PATH
+        for key, kind in (("file_names", _PATH), ("sem_seg_file_names", (*mask, type(None)))):
+            for item in record[key]:
+                if not isinstance(item, kind):
+                    raise InputError(
+                        f"data set {name!r}: its clip {record['video_id']} has {str(item)[:80]!r} in "
+                        f"{key}, of {record['label_format']}; it takes "
+                        f"{' or '.join(known.__name__ for known in kind)}"
+                    )

@@ -64,9 +64,10 @@ def test_videos_are_clips_with_the_classes_of_the_file(tree):
     np.testing.assert_array_equal(labels, expected)
 
 
-def test_it_is_checked(tree):
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_it_is_checked(tree, number):
     assert check_tree(tree).can_train
-    (tree / "AVISeg/val/JPEGImages/vid_val/frame_0002.jpg").unlink()
+    (tree / f"AVISeg/val/JPEGImages/vid_val/frame_000{number}.jpg").unlink()
     report = check_tree(tree)
     assert [finding.kind for finding in report.findings] == ["missing"]
 

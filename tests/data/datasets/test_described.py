@@ -85,6 +85,32 @@ def test_masks_may_be_a_file_of_annotations(root):
         load_records("described_other_test")
 
 
+def test_no_annotated_frame_is_dropped(root):
+    names = [f"frames/{t}.jpg" for t in range(12)]
+    frames = {name: FrameAnnotation("", name, SIZE, ()) for name in names}
+    write_annotations(Annotations(("dog", "car"), frames), "coco", root / "clips" / "b")
+    (root / "dataset.yaml").write_text(TEXT + "masks: annotations.json\n")
+    register_described("described", root)
+    with pytest.raises(InputError, match="annotates frames/11.jpg, which is no frame of"):
+        load_records("described_test")
+
+
+def test_a_clip_in_two_splits_is_told(root, caplog):
+    (root / "dataset.yaml").write_text(TEXT.replace("clips/b", "[clips/b, clips/a1]"))
+    register_described("described", root)
+    load_records("described_train")
+    assert "1 clips of train are in test, too" in caplog.text
+
+
+def test_one_description_a_root(root):
+    (root / "dataset.yml").write_text(TEXT)
+    with pytest.raises(InputError, match="dataset.yaml and .*dataset.yml both describe"):
+        register_described("described", root)
+    (root / "dataset.yaml").unlink()
+    register_described("described", root)
+    assert len(load_records("described_train")) == 2
+
+
 def test_json_serves_as_well(root):
     (root / "dataset.yaml").unlink()
     content = {"classes": ["object"], "splits": {"train": ["clips/*"]}}
@@ -109,6 +135,15 @@ def test_json_serves_as_well(root):
         (("classes:", "masks: '*.bmp'\nclasses:"), "no '*.bmp' has the number"),
         (("[dog, car]", "[dog, dog]"), "each once"),
         (("[dog, car]", "[dog"), "cannot be read"),
+        (("[dog, car]", "[" * 20000), "cannot be read"),
+        (("[dog, car]", "[1, 2]"), "in quotes"),
+        (("splits:", "classes: [cow]\nsplits:"), "has 'classes' twice"),
+        (("  test:", "  train: clips/b\n  test:"), "has 'train' twice"),
+        (("clips/b", "clips/b**"), "'clips/b**' is no pattern"),
+        (("clips/b", "."), "'.' is no pattern"),
+        (("classes:", "frames: 'frames/**.jpg'\nclasses:"), "'frames/**.jpg' is no pattern"),
+        (("classes:", "label_format: coco\nclasses:"), "label_format is 'coco'"),
+        (("classes:", "frames: 'frames/[!4].jpg'\nclasses:"), "has no frame 4 between"),
     ],
 )
 def test_what_is_wrong_is_named(root, change, message):
@@ -137,6 +172,27 @@ def test_three_keys_are_enough_in_python(root):
     mapped = mapper(records[0])
     assert mapped["image"].shape == (3, 3, *SIZE)
     assert mapped["instances"][0].gt_classes.tolist() == [1]
-    register_avs_dataset("described_broken", [{"file_names": []}], ["dog"])
-    with pytest.raises(InputError, match="no sem_seg_file_names"):
-        check_records("described_broken", DatasetCatalog.get("described_broken"))
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([{"file_names": []}], "no sem_seg_file_names"),
+        (None, "has the records None"),
+        ({}, "has the records {}"),
+        ([], "has the records"),
+        (np.zeros(3), "has the records"),
+        (["a"], "its clip 0 is 'a'"),
+        ([{"heigth": 3}], "has 'heigth'; write 'height'"),
+        ([{"file_names": None}], "no sem_seg_file_names"),
+        ([{"file_names": np.array(["a"])}], "no sem_seg_file_names"),
+    ],
+)
+def test_records_of_another_kind_are_refused(records, message):
+    register_avs_dataset("described_broken", records, ["dog"])
+    try:
+        with pytest.raises(InputError, match=message):
+            check_records("described_broken", DatasetCatalog.get("described_broken"))
+    finally:
+        DatasetCatalog.remove("described_broken")
+        MetadataCatalog.remove("described_broken")

@@ -3,6 +3,7 @@ from detectron2.data import MetadataCatalog
 
 from qdformer.data.datasets.registration import RECORD_KEYS, check_records, complete_metadata
 from qdformer.errors import InputError
+from qdformer.io.frame_annotation import FrameAnnotation
 
 
 def record(**changes):
@@ -61,9 +62,23 @@ def test_as_many_label_maps_as_frames():
 @pytest.mark.parametrize(
     "changes",
     [{"label_format": "foo"}, {"audio_file_name": None}, {"height": "64"}, {"video_id": 5},
-     {"file_names": "a.png"}],
+     {"file_names": "a.png"}, {"file_names": [3]}, {"sem_seg_file_names": [3]}],
 )  # fmt: skip
 def test_values_that_would_end_a_run_later(changes):
     (key,) = changes
-    with pytest.raises(InputError, match=f"'mine'.* has the {key} "):
+    with pytest.raises(InputError, match=f"'mine'.* (has the {key} |in {key}, )"):
         check_records("mine", [record(**changes)])
+
+
+def test_masks_are_what_their_format_says():
+    """Annotated frames are "coco" and nothing else is."""
+    frame = FrameAnnotation("a.json", "a.png", (3, 4), ())
+    check_records("mine", [record(label_format="coco", sem_seg_file_names=[frame])])
+    for label_format, mask in (("coco", "a.png"), ("index", frame)):
+        with pytest.raises(InputError, match=f"in sem_seg_file_names, of {label_format}"):
+            check_records("mine", [record(label_format=label_format, sem_seg_file_names=[mask])])
+
+
+def test_clips_have_names_of_their_own():
+    with pytest.raises(InputError, match="two clips have the video_id 'x'"):
+        check_records("mine", [record(), record()])
