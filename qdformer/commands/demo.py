@@ -16,7 +16,7 @@ from pathlib import Path
 from qdformer.commands import runner
 from qdformer.demo.annotate import AnnotateOptions
 from qdformer.demo.batch import annotate_all
-from qdformer.demo.command_line import add_model_options, load_predictor
+from qdformer.demo.command_line import add_model_options, load_model_config, load_predictor
 from qdformer.demo.inputs import find_videos
 from qdformer.errors import InputError, make_folder
 from qdformer.progress import Progress
@@ -29,6 +29,7 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("there is no video; name some with --input, or record one with --webcam")
     videos = [video for given in args.input or () for video in find_videos(given)]
     if args.webcam is not None:
+        load_model_config(args)  # what cannot be used is told before anything is recorded
         videos.append(_recorded(args))
     outcomes = annotate_all(
         lambda: load_predictor(args),

@@ -22,12 +22,19 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config-file", default="", help="for weights that do not carry theirs")
     parser.add_argument(
         "--confidence-threshold",
-        type=float,
+        type=_probability,
         metavar="P",
         help="least probability of a class that is shown, 0 to 1; by default the model's",
     )
     parser.add_argument("--device", help="cpu, cuda, ...; by default what the model was trained on")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs of the config")
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no probability; give 0 to 1")
+    return value
 
 
 def load_predictor(args: argparse.Namespace) -> AudioVisualPredictor:

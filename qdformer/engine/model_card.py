@@ -2,6 +2,7 @@
 
 import math
 import platform
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase
 
 from qdformer.checkpoint.hub import FILE as WEIGHTS
+from qdformer.evaluation.registry import find_evaluator
+from qdformer.evaluation.track_evaluation import TASK as TRACKS
 from qdformer.io.atomic_write import atomic_write
 
 FILE = "README.md"
@@ -36,6 +39,20 @@ class ModelCard(HookBase):
                 partial.write_text(model_card(self.cfg, results), encoding="utf-8")
 
 
+def _rows(dataset: str, tasks: dict[str, dict[str, float]]) -> Iterator[str]:
+    """The metrics of the data set's own task, the headline first and bold, and those of tracks."""
+    evaluator = find_evaluator(dataset)
+    metrics = tasks.get(evaluator.task, {})
+    first = evaluator.primary_metric
+    if math.isfinite(metrics.get(first, math.nan)):
+        yield f"| {dataset} | **{first}** | **{metrics[first]:.1f}** |"
+    others = {name: value for name, value in metrics.items() if name not in (first, "frames")}
+    others |= {f"{name} of tracks": value for name, value in tasks.get(TRACKS, {}).items()}
+    for name, value in others.items():
+        if math.isfinite(value):
+            yield f"| {dataset} | {name} | {value:.1f} |"
+
+
 def model_card(cfg: CfgNode, results: dict[str, Any]) -> str:
     """The card as Markdown, with the head that the Hugging Face Hub reads.
 
@@ -50,14 +67,8 @@ def model_card(cfg: CfgNode, results: dict[str, Any]) -> str:
     )
     if len(cfg.DATASETS.TEST) == 1 and results:
         results = {cfg.DATASETS.TEST[0]: results}
-    rows = [
-        f"| {dataset} | {metric} | {value:.2f} |"
-        for dataset, tasks in results.items()
-        for metrics in tasks.values()
-        for metric, value in metrics.items()
-        if isinstance(value, float) and math.isfinite(value)
-    ]
-    evaluated = ["| data set | metric | value |", "|---|---|---|", *rows]
+    rows = [row for dataset, tasks in results.items() for row in _rows(dataset, tasks)]
+    evaluated = ["| data set | metric | % |", "|---|---|---|", *rows]
     versions = f"torch {torch.__version__}, Detectron2 {detectron2.__version__}"
     return "\n".join(
         [

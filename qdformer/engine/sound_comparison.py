@@ -61,7 +61,8 @@ def table(comparison: Comparison, dataset: str) -> str:
     lines = [f"{'':24}" + "".join(f"{name:>18}" for name in metrics)]
     for sound, results in comparison.items():
         values = (results[evaluator.task][name] for name in metrics)
-        lines.append(f"{sound:24}" + "".join(f"{value:18.1f}" for value in values))
+        shown = (f"{value:18.1f}" if math.isfinite(value) else f"{'none':>18}" for value in values)
+        lines.append(f"{sound:24}" + "".join(shown))
     language = comparison[RIGHT].get("language", {})
     if language:
         lines.append("")

@@ -55,6 +55,7 @@ class ClipEvaluator(DatasetEvaluator, ABC):
 
     task: str
     definition: str
+    unit = "%"
 
     def __init__(self, dataset_name: str, output_dir: str | None = None):
         self._dataset_name = dataset_name
@@ -113,7 +114,7 @@ class ClipEvaluator(DatasetEvaluator, ABC):
             len(clips),
             num_frames,
             self.definition,
-            _table(metrics),
+            _table(metrics, self.unit),
         )
         metrics["frames"] = float(num_frames)
         if self._output_dir is not None:
@@ -158,8 +159,8 @@ def _size(image: np.ndarray) -> str:
     return f"{image.shape[1]}x{image.shape[0]}"
 
 
-def _table(metrics: dict[str, float], columns: int = 4) -> str:
+def _table(metrics: dict[str, float], unit: str, columns: int = 4) -> str:
     cells = [cell for metric in metrics.items() for cell in metric]
     rows = [cells[i : i + 2 * columns] for i in range(0, len(cells), 2 * columns)]
-    headers = ["metric", "%"] * min(columns, len(metrics))
+    headers = ["metric", unit] * min(columns, len(metrics))
     return tabulate(rows, headers=headers, tablefmt="pipe", floatfmt=".2f")

@@ -55,6 +55,7 @@ class LanguageEvaluator(ClipEvaluator):
     """
 
     task = "language"
+    unit = "value"  # each has its own
     definition = "Words of global and local tokens: " + "; ".join(
         f"{name}: {meaning}" for name, meaning in MEASURES.items()
     )

@@ -15,6 +15,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from qdformer.errors import InputError
 from qdformer.io.frame_annotation import FrameAnnotation
 from qdformer.io.run_lengths import encode
 from qdformer.layers.mask_sampling import masks_at_size
@@ -54,18 +55,31 @@ class TrackEvaluator(DatasetEvaluator):
         self._clips: dict[str, dict[str, Any]] = {}
 
     def process(self, inputs: Sequence[dict], outputs: Sequence[dict]) -> None:
-        """Gather the tracks of some clips; those without annotated tracks are passed over.
+        """Gather the tracks of some clips; those whose objects have none are passed over.
+
+        Of a clip without any object all found tracks are false.
 
         Args:
             inputs: clips as the mapper gives them.
             outputs: what the model says of each, see
                 :func:`qdformer.modeling.inference.segment_clip`.
+
+        Raises:
+            InputError: an annotated frame has another size than its clip.
         """
         for clip, output in zip(inputs, outputs, strict=True):
             frames = clip["sem_seg_file_names"]
-            if not any(isinstance(frame, FrameAnnotation) and frame.has_tracks for frame in frames):
-                continue
             annotated = [t for t, frame in enumerate(frames) if frame is not None]
+            if not all(isinstance(frames[t], FrameAnnotation) for t in annotated):
+                continue
+            if any(frames[t].objects and not frames[t].has_tracks for t in annotated):
+                continue
+            for frame in (frames[t] for t in annotated):
+                if frame.size != (clip["height"], clip["width"]):
+                    raise InputError(
+                        f"{frame}: is of {frame.size[1]} x {frame.size[0]} pixels, and its clip of "
+                        f"{clip['width']} x {clip['height']}"
+                    )
             self._clips[clip["video_id"]] = {
                 "size": [len(annotated) * clip["height"], clip["width"]],
                 "truth": _true_tracks([frames[t] for t in annotated]),
@@ -106,7 +120,7 @@ class TrackEvaluator(DatasetEvaluator):
         if not comm.is_main_process():
             return None
         clips = dict(sorted((name, clip) for part in gathered for name, clip in part.items()))
-        if not clips:
+        if not any(clip["truth"] for clip in clips.values()):
             return {}
         if self._output_dir is not None:
             self._write(clips)

@@ -275,7 +275,7 @@ def test_a_card_says_what_the_final_model_is(finished):
     classes = MetadataCatalog.get("tiny_avss_train").stuff_classes[1:]
     assert all(name in body for name in classes)
     value = finished[1]._last_eval_results["avs_semantic"]["mIoU"]
-    assert f"| tiny_avss_test | mIoU | {value:.2f} |" in body
+    assert f"| tiny_avss_test | **mIoU** | **{value:.1f}** |" in body
 
 
 def test_a_run_that_was_stopped_has_no_card(composed, tmp_path):

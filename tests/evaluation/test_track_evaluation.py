@@ -7,6 +7,7 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 
+from qdformer.errors import InputError
 from qdformer.evaluation.track_evaluation import TrackEvaluator
 from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 from qdformer.io.run_lengths import encode
@@ -110,6 +111,20 @@ def test_order_does_not_matter_and_false_tracks_cost(evaluator):
         assert results["AP"] == results["AR"] == pytest.approx(100)
     evaluator.process([clip("e", [(1, [box(0, 8)])])], [output([(1, [1.0], [box(16, 24)])])])
     assert evaluator.evaluate()["tracks"]["AP"] < 99
+
+
+def test_false_tracks_of_silent_clips_cost(evaluator):
+    """One of two found tracks is right, and the less sure one."""
+    mask = box(0, 8)
+    evaluator.process([clip("a", [(1, [mask])])], [output([(1, [0.8], [mask])])])
+    evaluator.process([clip("b", [(1, [None])])], [output([(1, [0.9], [mask])])])
+    assert evaluator.evaluate()["tracks"]["AP"] == pytest.approx(50)
+
+
+def test_masks_of_another_size_are_refused(evaluator):
+    given = clip("a", [(1, [box(0, 8)])]) | {"height": 64}
+    with pytest.raises(InputError, match="is of 48 x 32 pixels, and its clip of 48 x 64"):
+        evaluator.process([given], [output([(1, [0.8], [box(0, 8)])])])
 
 
 def test_without_tracks_there_is_nothing_to_say(evaluator):

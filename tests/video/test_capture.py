@@ -71,8 +71,12 @@ def test_the_demo_segments_what_it_recorded(device, tmp_path, monkeypatch, capsy
         seen.extend(videos)
         return []
 
-    monkeypatch.setattr(demo, "annotate_all", annotate_all)
     options = ["--webcam", str(device), "--microphone", str(device), "--seconds", "1"]
+    with pytest.raises(SystemExit, match="no-weights.pth"):
+        demo.main([*options, "--weights", "no-weights.pth", "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+    monkeypatch.setattr(demo, "load_model_config", lambda args: None)
+    monkeypatch.setattr(demo, "annotate_all", annotate_all)
     assert demo.main([*options, "--output", str(tmp_path / "out")]) == 0
     (video,) = seen
     assert video.parent == tmp_path / "out" / "recordings" and VideoFile(
@@ -80,3 +84,6 @@ def test_the_demo_segments_what_it_recorded(device, tmp_path, monkeypatch, capsy
     ).duration == pytest.approx(1, abs=0.1)
     with pytest.raises(SystemExit, match="name some with --input"):
         demo.main([])
+    for threshold in ("nan", "-0.1", "1.5", "x"):
+        with pytest.raises(SystemExit, match="2"):
+            demo.main([*options, "--confidence-threshold", threshold])

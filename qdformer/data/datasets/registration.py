@@ -63,8 +63,8 @@ def register_avs_dataset(
     if not texts or len(set(names)) < len(names) or not 1 < len(names) < 256:
         raise InputError(
             f"data set {name!r} has the classes {str(classes)[:200]}; give a list of at least one "
-            f"and at most 254 names, each once, without {BACKGROUND!r}, and as text: in quotes where "
-            "YAML takes a name for something else"
+            f"and at most 254 names, each once, without {BACKGROUND!r}, and in quotes where YAML "
+            "takes one for something else than text"
         )
     MetadataCatalog.get(name).set(stuff_classes=names, **metadata)
     try:
@@ -198,7 +198,7 @@ def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
             for item in record[key]:
                 if not isinstance(item, kind):
                     raise InputError(
-                        f"data set {name!r}: its clip {record['video_id']} has {str(item)[:80]!r} in "
-                        f"{key}, of {record['label_format']}; it takes "
+                        f"data set {name!r}: its clip {record['video_id']} has {str(item)[:80]!r} "
+                        f"in {key}, of {record['label_format']}; it takes "
                         f"{' or '.join(known.__name__ for known in kind)}"
                     )
