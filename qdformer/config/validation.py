@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import timm
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import get_norm
@@ -284,11 +283,13 @@ def _check_choices(cfg: CfgNode) -> None:
                 f"{key} is {value_of(cfg, key)!r}, which Detectron2's get_norm does not know; "
                 'common ones are "", BN, SyncBN, FrozenBN and GN'
             ) from error
-    name = cfg.MODEL.TIMM.NAME
-    if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone" and not timm.is_model(name):
-        raise InputError(
-            f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not have"
-        )
+    if cfg.MODEL.BACKBONE.NAME == "build_timm_backbone":
+        import timm  # see qdformer/modeling/backbone.py
+
+        if not timm.is_model(name := cfg.MODEL.TIMM.NAME):
+            raise InputError(
+                f"MODEL.TIMM.NAME is {name!r}, which timm {timm.__version__} does not have"
+            )
 
 
 def _names(registry: Registry) -> list[str]:

@@ -7,14 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-import timm
 import torch
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone, ResNet
-from timm.layers import Format
-from timm.models import FeatureListNet
-from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 from qdformer.errors import InputError
@@ -83,9 +79,11 @@ class TimmBackbone(Backbone):
             pretrained=pretrained,
         )
         if freeze_norm:
+            from timm.utils.model import freeze_batch_norm_2d
+
             self.model = freeze_batch_norm_2d(self.model)
         # timm's Swin returns (F, h, w, channels).
-        self.channels_last = getattr(self.model, "output_fmt", None) == Format.NHWC
+        self.channels_last = getattr(self.model, "output_fmt", None) == "NHWC"
         channels = self.model.feature_info.channels()
         self._out_feature_channels = dict(zip(self._out_features, channels, strict=True))
         self._out_feature_strides = {feature: STRIDES[feature] for feature in self._out_features}
@@ -125,6 +123,20 @@ class TimmBackbone(Backbone):
             renamed[next((known for known in names if known in own), flat)] = value
         return renamed
 
+    def fine_stages(self) -> list[nn.Module]:
+        """What leads to the maps at strides 4 and 8, of models that run as a sequence of stages."""
+        from timm.models import FeatureListNet
+
+        model = self.model
+        if not isinstance(model, FeatureListNet):
+            return []
+        last = model.feature_info.module_name()[list(STRIDES).index("res3")].replace(".", "_")
+        names = list(model)
+        # A single operation has little to keep, and some change their input in place.
+        return [
+            model[name] for name in names[: names.index(last) + 1] if list(model[name].children())
+        ]
+
     @property
     def size_divisibility(self) -> int:
         """Height and width of frames must be multiples of it."""
@@ -140,6 +152,9 @@ class TimmBackbone(Backbone):
 
 def _create(name: str, device: str | None = None, **options: Any) -> Any:
     """A feature extractor of timm, with what its architecture takes of the options."""
+    # Nobody with another backbone waits for timm, which takes as long as a clip or two.
+    import timm
+
     optional = {"strict_img_size": False, "drop_path_rate": options.pop("drop_path_rate", 0.0)}
     with torch.device(device) if device else contextlib.nullcontext():
         while True:
@@ -183,14 +198,8 @@ def checkpoint_fine_stages(backbone: Backbone) -> None:
     stages: list[nn.Module] = []
     if isinstance(backbone, ResNet):
         stages = [stage for name, stage in backbone.named_children() if name in _RESNET_FINE]
-    elif isinstance(backbone, TimmBackbone) and isinstance(backbone.model, FeatureListNet):
-        model = backbone.model
-        last = model.feature_info.module_name()[list(STRIDES).index("res3")].replace(".", "_")
-        names = list(model)
-        # A single operation has little to keep, and some change their input in place.
-        stages = [
-            model[name] for name in names[: names.index(last) + 1] if list(model[name].children())
-        ]
+    elif isinstance(backbone, TimmBackbone):
+        stages = backbone.fine_stages()
     if not stages:
         logger.info("%s keeps all activations for backward", type(backbone).__name__)
     for stage in stages:

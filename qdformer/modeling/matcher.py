@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from qdformer.modeling.boxes import giou_loss, to_corners
@@ -66,6 +65,9 @@ class HungarianMatcher:
             one throughout a clip; -1 for padding and for objects beyond the N tokens. No token
             serves two objects of a clip.
         """
+        # Only training matches, and nothing else waits for SciPy.
+        from scipy.optimize import linear_sum_assignment
+
         cost = torch.stack([self.frame_costs(each, targets) for each in predictions]).sum(0)
         cost = cost.masked_fill(~targets.sounding[:, None], 0)
         # One transfer for all clips and layers: each would wait for the device.

@@ -144,7 +144,7 @@ def test_whatever_is_predicted_the_assignment_is_valid(
         assert torch.from_numpy(costs).isfinite().all()
         return linear_sum_assignment(costs)
 
-    with mock.patch("qdformer.modeling.matcher.linear_sum_assignment", solve):
+    with mock.patch("scipy.optimize.linear_sum_assignment", solve):
         assigned = matcher()([predictions], targets, [frames])
     assert assigned.shape == (2, frames, objects)
     for layer in assigned:

@@ -7,7 +7,7 @@ from detectron2.data.catalog import Metadata
 from matplotlib import _pylab_helpers
 
 from qdformer.audio.log_mel import log_mel
-from qdformer.visualization import clip_sheet
+from qdformer.visualization.clip_sheet import clip_sheet
 from qdformer.visualization.overlay import MIN_SIDE
 
 RATE = 16000

@@ -3,8 +3,7 @@ import pytest
 from detectron2.data.catalog import Metadata
 from detectron2.utils.visualizer import Visualizer
 
-from qdformer.visualization import overlay
-from qdformer.visualization.overlay import MIN_SIDE, Layer, to_short_side
+from qdformer.visualization.overlay import MIN_SIDE, Layer, overlay, to_short_side
 
 GRAY = 120
 
