@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from detectron2.data import Metadata
@@ -16,6 +16,7 @@ from qdformer.demo.preview import Preview
 from qdformer.demo.result_folder import ANNOTATIONS, ResultFolder
 from qdformer.errors import InputError
 from qdformer.predictor import AudioVisualPredictor, SegmentedFrame, checked_span
+from qdformer.video.prefetch import prefetched
 from qdformer.video.reader import Picture, VideoFile
 from qdformer.video.writer import write_annotated_video
 from qdformer.visualization.motion import motion
@@ -81,8 +82,10 @@ def annotate(
                     preview.add(frame)
                 yield frame
 
-        pictures = overlaid(video.pictures(), recorded(), metadata, options)
-        write_annotated_video(partial / OVERLAY, video, _counted(pictures, progress))
+        # The network works on the next window while the last one is drawn and encoded.
+        with closing(prefetched(recorded(), predictor.cfg.TEST.WINDOW)) as frames:
+            pictures = overlaid(video.pictures(), frames, metadata, options)
+            write_annotated_video(partial / OVERLAY, video, _counted(pictures, progress))
         results.finish(history.draw(Path(video.name).name))
         if options.preview:
             preview.write(partial / PREVIEW)

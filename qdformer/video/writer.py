@@ -186,8 +186,10 @@ def _add_pictures(
 
 def _even(image: np.ndarray) -> av.VideoFrame:
     """yuv420p wants an even height and width: an odd one gets its last row or column twice."""
-    odd = ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0))
-    return av.VideoFrame.from_ndarray(np.pad(image, odd, mode="edge"), format="rgb24")
+    odd = image.shape[0] % 2, image.shape[1] % 2
+    if any(odd):
+        image = np.pad(image, ((0, odd[0]), (0, odd[1]), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(image, format="rgb24")
 
 
 def _encode(

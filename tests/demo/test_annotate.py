@@ -2,6 +2,7 @@ import io
 import json
 import os
 import subprocess
+import threading
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -185,6 +186,7 @@ def test_a_failure_leaves_the_older_results(annotated, predictor, video, tmp_pat
         annotate(predictor, Broken(video), folder)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
     assert list(tmp_path.iterdir()) == [folder]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_what_is_no_result_is_never_replaced(predictor, video, tmp_path):
