@@ -27,10 +27,15 @@ def save_described(path, *overrides):
     return path
 
 
-def write_lossless(path, frames, waveform, rate=1):
-    """A Matroska file whose pictures and sound are what they were, sample by sample."""
+def write_lossless(path, frames, waveform, rate=1, times=None):
+    """A Matroska file whose pictures and sound are what they were, sample by sample.
+
+    ``times``, in seconds, are those of the pictures; by default they follow from the rate.
+    """
+    unit = Fraction(1, 1000) if times else 1 / Fraction(rate)
+    numbers = [round(time / unit) for time in times] if times else range(len(frames))
     with av.open(str(path), "w", format="matroska") as container:
-        video = container.add_stream("ffv1", rate=Fraction(rate))
+        video = container.add_stream("ffv1", rate=Fraction(rate), time_base=unit)
         video.height, video.width = frames[0].shape[:2]
         video.pix_fmt = "bgr0"
         streams = [video]
@@ -39,9 +44,9 @@ def write_lossless(path, frames, waveform, rate=1):
             sound = av.AudioFrame.from_ndarray(waveform[None], format="flt", layout="mono")
             sound.sample_rate, sound.pts = 16000, 0
             container.mux(streams[1].encode(sound))
-        for index, frame in enumerate(frames):
+        for number, frame in zip(numbers, frames):
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            picture.pts = index
+            picture.pts, picture.time_base = number, unit
             container.mux(video.encode(picture))
         for stream in streams:
             container.mux(stream.encode(None))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from qdformer.annotations.document import Annotations, check_listed, numbered_labels
+from qdformer.annotations.document import Annotations, check_listed, numbered_labels, whole_number
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 from qdformer.io.run_lengths import encode
@@ -19,7 +19,7 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
     """The annotations of parsed JSON; an object's ``track_id`` is its track, as CVAT writes it."""
     classes, labels = numbered_labels(content["categories"])
     objects = defaultdict(list)
-    check_listed("category", (item["category_id"] for item in content["annotations"]), labels)
+    check_listed("category", (item["category_id"] for item in content["annotations"]), [*labels])
     for item in content["annotations"]:
         track = item.get("track_id", (item.get("attributes") or {}).get("track_id"))
         score = item.get("score")
@@ -27,12 +27,12 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
             AnnotatedObject(
                 labels[item["category_id"]],
                 item["segmentation"],
-                None if track is None else int(track),
+                None if track is None else whole_number(track),
                 None if score is None else float(score),
             )
         )
     frames, spans = {}, {}
-    check_listed("image", objects, (image["id"] for image in content["images"]))
+    check_listed("image", objects, [image["id"] for image in content["images"]])
     for image in content["images"]:
         name, size = image["file_name"], (int(image["height"]), int(image["width"]))
         if name in frames:

@@ -142,6 +142,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     labels = ET.SubElement(ET.SubElement(ET.SubElement(root, "meta"), "task"), "labels")
     for name in annotations.classes:
         ET.SubElement(ET.SubElement(labels, "label"), "name").text = name
+    groups: dict[int, str] = {}  # from 1 on: 0 is none
     for number, (name, frame) in enumerate(annotations.frames.items()):
         height, width = frame.size
         image = ET.SubElement(root, "image", id=str(number), name=name, width=str(width),
@@ -154,7 +155,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
             known = {"label": annotations.classes[item.label - 1], "source": "file",
                      "occluded": "0", "z_order": str(above)}  # fmt: skip
             if item.track is not None:
-                known["group_id"] = str(item.track)
+                known["group_id"] = groups.setdefault(item.track, str(len(groups) + 1))
             image.append(ET.Element("mask", known | shape))
     ET.indent(root)
     with atomic_write(folder / "annotations.xml") as partial:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -56,7 +56,7 @@ class Annotations:
         return Annotations(self.classes, frames, spans)
 
 
-def checked(path: str | Path, annotations: Annotations) -> Annotations:
+def checked(annotations: Annotations) -> Annotations:
     """Annotations that can be used.
 
     Raises:
@@ -88,7 +88,7 @@ def frame_number(path: str | Path, name: str) -> int:
     Raises:
         InputError: it has none.
     """
-    number = last_number(PurePosixPath(name).stem)
+    number = last_number(PurePosixPath(bare_name(name)).name)
     if number is None:
         raise InputError(
             f"{path}: its image {name} has no number in its name; the last one is taken for that "
@@ -97,8 +97,29 @@ def frame_number(path: str | Path, name: str) -> int:
     return number
 
 
-def check_listed(kind: str, used: Iterable[Any], listed: Iterable[Any]) -> None:
-    """Refuse objects of images, videos or categories that a file does not list.
+BARE = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+"""Suffixes of pictures; whatever else follows a dot belongs to a frame's name."""
+
+
+def bare_name(name: str) -> str:
+    """A frame's name without the suffix of its picture."""
+    path = PurePosixPath(name)
+    return str(path.with_suffix("") if path.suffix.lower() in BARE else path)
+
+
+def whole_number(value: Any) -> int:
+    """A track's number.
+
+    Raises:
+        ValueError, TypeError: it is no integer.
+    """
+    if int(value) != float(value):
+        raise ValueError(f"a track has the number {value!r}")
+    return int(value)
+
+
+def check_listed(kind: str, used: Iterable[Any], listed: Sequence[Any]) -> None:
+    """Refuse objects of images, videos or categories that a file does not list once.
 
     Args:
         kind: "image", ...
@@ -106,8 +127,11 @@ def check_listed(kind: str, used: Iterable[Any], listed: Iterable[Any]) -> None:
         listed: the ids that there are.
 
     Raises:
-        ValueError: names one that is not listed.
+        ValueError: names one that is not listed, or is listed twice.
     """
+    twice = next((key for key, number in Counter(listed).items() if number > 1), None)
+    if twice is not None:
+        raise ValueError(f"{kind} {twice!r} is listed twice")
     if lost := {*used} - {*listed}:
         raise ValueError(f"an object is of {kind} {min(lost, key=str)!r}, which is not listed")
 

@@ -7,11 +7,11 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from qdformer.annotations import coco, cvat, mask_folder, youtube_vis
-from qdformer.annotations.document import MAX_BYTES, Annotations, checked
+from qdformer.annotations.document import BARE, MAX_BYTES, Annotations, bare_name, checked
 from qdformer.errors import InputError, make_folder
 from qdformer.io.open_file import open_file, written_at
 
@@ -22,8 +22,6 @@ WRITERS: dict[str, Callable[[Annotations, Path], dict[str, str]]] = {
     "davis": mask_folder.write,
 }
 """By format. A writer makes files in a folder, and says where in it each frame's picture goes."""
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".JPG", ".PNG")
 
 # LookupError: a key or an encoding that there is not.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
@@ -43,7 +41,7 @@ def read_annotations(path: str | Path) -> Annotations:
     """
     if Path(path).is_dir():
         try:
-            return checked(path, mask_folder.read(Path(path)))
+            return checked(mask_folder.read(Path(path)))
         except InputError:
             raise
         except _MALFORMED as error:
@@ -61,11 +59,11 @@ def _read(path: str, written: int | None) -> Annotations:
     with open_file(path, "annotation", MAX_BYTES) as file:
         try:
             if kind == "CVAT's XML":
-                return checked(path, cvat.read(path, file))
+                return checked(cvat.read(path, file))
             content: Any = json.load(file)
             # COCO's files may list videos beside their images.
             parse = coco.read if "images" in content else youtube_vis.read
-            return checked(path, parse(path, content))
+            return checked(parse(path, content))
         except InputError:
             raise
         except _MALFORMED as error:
@@ -111,17 +109,23 @@ def write_annotations(
     output = Path(output)
     make_folder(output, f"the output folder {output}")
     try:
-        places = WRITERS[format](annotations, output)
+        places = WRITERS[format](checked(annotations), output)
+        return _copy(pictures or {}, places, output)
     except InputError:
         raise
     except ValueError as error:
         raise InputError(f"{output}: {format} cannot hold these annotations ({error})") from error
-    for name, source in (pictures or {}).items():
+    except OSError as error:
+        raise InputError(f"{output}: cannot be written to ({error}); give a new folder") from error
+
+
+def _copy(pictures: Mapping[str, Path], places: Mapping[str, str], output: Path) -> int:
+    for name, source in pictures.items():
         target = output / places[name]
         target.parent.mkdir(parents=True, exist_ok=True)
         if not (target.exists() and source.samefile(target)):
             shutil.copyfile(source, target)
-    return len(pictures or {})
+    return len(pictures)
 
 
 def find_pictures(annotations: Annotations, source: str | Path) -> dict[str, Path]:
@@ -138,7 +142,7 @@ def find_pictures(annotations: Annotations, source: str | Path) -> dict[str, Pat
     places.append(Path(*("JPEGImages" if part == "Annotations" else part for part in base.parts)))
     found = {}
     for name, frame in annotations.frames.items():
-        names = (name, *(with_picture_suffix(name, suffix) for suffix in _PICTURES))
+        names = (name, *(with_picture_suffix(name, suffix) for suffix in (*BARE, ".JPG", ".PNG")))
         files = (place / candidate for place in places for candidate in names)
         # A mask that is a file of its own is not the picture.
         picture = next((file for file in files if file.is_file() and str(file) != frame.path), None)
@@ -149,6 +153,4 @@ def find_pictures(annotations: Annotations, source: str | Path) -> dict[str, Pat
 
 def with_picture_suffix(name: str, suffix: str) -> str:
     """A frame's name with another suffix; what follows a dot and is none belongs to the name."""
-    path = PurePosixPath(name)
-    bare = path.with_suffix("") if path.suffix.lower() in _PICTURES else path
-    return f"{bare}{suffix}"
+    return f"{bare_name(name)}{suffix}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from qdformer.annotations.document import MAX_BYTES, Annotations
+from qdformer.annotations.document import MAX_BYTES, Annotations, bare_name
 from qdformer.errors import InputError
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import BACKGROUND, AnnotatedObject, FrameAnnotation
@@ -120,10 +121,20 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
 
     Raises:
         InputError: the folder holds masks already, which would be taken for these videos'.
-        ValueError: a frame has no number, or that of another one.
+        ValueError: a frame lies in no video's folder, or has no number, or that of another one.
     """
     if (folder / "Annotations").exists():
         raise InputError(f"{folder / 'Annotations'}: exists already; give a new folder")
+    if "" in annotations.videos:
+        raise ValueError("some frames lie in no folder of their video's name")
+    try:
+        return _write(annotations, folder)
+    except Exception:
+        shutil.rmtree(folder / "Annotations", ignore_errors=True)
+        raise
+
+
+def _write(annotations: Annotations, folder: Path) -> dict[str, str]:
     places: dict[str, str] = {}
     videos: dict[str, Any] = {}
     for video, frames in annotations.videos.items():
@@ -160,7 +171,7 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
 
 def _stems(frames: Iterable[str]) -> dict[str, str]:
     """The number in each frame's name, with five digits as other readers expect."""
-    numbers = {name: last_number(PurePosixPath(name).stem) for name in frames}
+    numbers = {name: last_number(PurePosixPath(bare_name(name)).name) for name in frames}
     if None in numbers.values() or len({*numbers.values()}) < len(numbers):
         raise ValueError("frames of a video have no number in their names, or two the same")
     return {name: f"{number:05d}" for name, number in numbers.items()}

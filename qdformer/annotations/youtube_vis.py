@@ -9,7 +9,7 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from qdformer.annotations.coco import categories
-from qdformer.annotations.document import Annotations, check_listed, numbered_labels
+from qdformer.annotations.document import Annotations, check_listed, numbered_labels, whole_number
 from qdformer.io.atomic_write import write_json
 from qdformer.io.frame_annotation import AnnotatedObject, FrameAnnotation
 from qdformer.io.run_lengths import encode
@@ -21,8 +21,8 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
     tracks = defaultdict(list)
     for track in content["annotations"] or ():
         tracks[track["video_id"]].append(track)
-        check_listed("category", [track["category_id"]], labels)
-    check_listed("video", tracks, (video["id"] for video in content["videos"]))
+        check_listed("category", [track["category_id"]], [*labels])
+    check_listed("video", tracks, [video["id"] for video in content["videos"]])
     frames: dict[str, FrameAnnotation] = {}
     for video in content["videos"]:
         size, names = (int(video["height"]), int(video["width"])), video["file_names"]
@@ -41,7 +41,7 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
                         AnnotatedObject(
                             labels[track["category_id"]],
                             segmentation,
-                            int(track["id"]),
+                            whole_number(track["id"]),
                             None if score is None else float(score),
                         )
                     )
@@ -55,7 +55,7 @@ def read(path: str, content: dict[str, Any]) -> Annotations:
 def write(annotations: Annotations, folder: Path) -> dict[str, str]:
     """Write ``instances.json``; see :func:`qdformer.annotations.formats.write_annotations`.
 
-    Objects of a class that have no track become one.
+    Objects of a class that have no track become one, and what others cover is left out.
 
     Raises:
         ValueError: the frames of a video differ in size.
@@ -72,10 +72,10 @@ def write(annotations: Annotations, folder: Path) -> dict[str, str]:
         masks: dict[tuple[int, int | None], list[Any]] = {}
         scores = defaultdict(list)
         for t, frame in enumerate(frames.values()):
-            for item in frame.objects:
+            # Tracks have one order for all frames, and pieces of one lie in different depths.
+            for item, mask in zip(frame.objects, frame.seen()):
                 key = item.label, item.track
                 runs = masks.setdefault(key, [None] * len(frames))
-                mask = frame.mask(item)
                 if runs[t] is not None:
                     mask |= coco_mask.decode(runs[t]).astype(bool)
                 runs[t] = encode(mask)

@@ -148,6 +148,7 @@ def _true_tracks(frames: Sequence[FrameAnnotation]) -> list[dict[str, Any]]:
     return [
         {"category_id": label, "segmentation": encode(whole.reshape(-1, whole.shape[-1]))}
         for (label, _), whole in masks.items()
+        if whole.any()
     ]
 
 

@@ -98,6 +98,19 @@ class FrameAnnotation:
             pixels[self.mask(item)] = number
         return pixels
 
+    def seen(self) -> list[np.ndarray]:
+        """(H, W) bool for each object, its pixels without those that others cover.
+
+        Raises:
+            InputError: see :meth:`label_map`.
+        """
+        masks = [self.mask(item) for item in self.objects]
+        covered = np.zeros(self.size, bool)
+        for mask in reversed(masks):
+            mask &= ~covered
+            covered |= mask
+        return masks
+
     def mask(self, item: AnnotatedObject) -> np.ndarray:
         """(H, W) bool, the pixels of one of the objects.
 

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import re
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,7 @@ from qdformer.annotations.document import Annotations, frame_number
 from qdformer.annotations.formats import read_annotations
 from qdformer.data.datasets.avsbench import LAYOUTS
 from qdformer.data.datasets.classes import read_classes
-from qdformer.data.datasets.layout import SPLITS
+from qdformer.data.datasets.layout import SPLITS, check_field
 from qdformer.errors import InputError, make_folder
 from qdformer.io.audio_file import SAMPLE_RATE
 from qdformer.io.frame_annotation import FrameAnnotation
@@ -39,6 +40,8 @@ SHORTEST = 0.001
 
 MOST_FRAMES = 10
 """Of a clip; more are cut into several."""
+
+_LONGEST = 100  # letters of a video's name in those of its clips
 
 
 def _row(name: str, split: str, sounding: list[str], num_frames: int) -> dict[str, object]:
@@ -98,7 +101,7 @@ def import_videos(
         )
     root = Path(output)
     folder = root / _LAYOUT.folders[0]
-    make_folder(folder, f"the output folder {output}")
+    make_folder(root, f"the output folder {output}")
     classes = _classes(annotations, folder)
     rows, counted = _listed(folder), {"clips": 0, "frames": 0}
     paths = annotations if len(annotations) == len(videos) else [*annotations] * len(videos)
@@ -108,7 +111,10 @@ def import_videos(
     written: list[ClipFiles] = []
     with TemporaryDirectory(prefix=".import_", dir=root) as scratch:
         for video, path, stem, chosen in zip(videos, paths, stems, annotated):
-            for name, frames, waveform in _clips(VideoFile(video), path, stem, chosen, every):
+            file = VideoFile(video)
+            if not file.num_sound_tracks:
+                logger.warning("%s: has no sound, so that its clips are silent.", video)
+            for name, frames, waveform in _clips(file, path, stem, chosen, every):
                 present = {int(label) for _, labels in frames for label in np.unique(labels)}
                 sounding = [classes[label - 1] for label in sorted(present - {0})]
                 files = clip_files(_LAYOUT, name, split, sounding, len(frames))
@@ -177,6 +183,9 @@ def _by_second(
 ) -> dict[int, tuple[float, FrameAnnotation]]:
     """The annotated frame of each second that is nearest to its middle, and its time."""
     best: dict[int, tuple[float, FrameAnnotation]] = {}
+    shown: list[float] = []
+    if every is None and annotations.frames.keys() - annotations.spans.keys():
+        shown = [picture.time for picture in video.pictures()]
     for name, annotation in annotations.frames.items():
         if name in annotations.spans:
             begin, end = annotations.spans[name]
@@ -185,7 +194,12 @@ def _by_second(
             time = (begin + end) / 2
         else:
             number = frame_number(path, name)
-            time = number / float(video.rate) if every is None else (number + 0.5) * every
+            if every is None and number >= len(shown):
+                raise InputError(
+                    f"{path}: annotates {name}, but {video.name} has {len(shown)} pictures; give "
+                    "the annotations of this video, or --every for names that count seconds"
+                )
+            time = shown[number] if every is None else (number + 0.5) * every
         second = int(time)
         if second not in best or abs(time % 1 - 0.5) < abs(best[second][0] % 1 - 0.5):
             best[second] = time, annotation
@@ -268,9 +282,13 @@ def _listed(folder: Path) -> dict[str, dict[str, str]]:
             f"{table}: its columns are not {', '.join(_LAYOUT.header)}; choose another output "
             "folder"
         )
+    for row in rows:
+        for key in ("uid", "label"):
+            check_field(f"{table}", key, row[key])
     return {row["uid"]: row for row in rows}
 
 
 def _safe(name: str) -> str:
-    """A name of letters, digits and dashes, as names of clips are."""
-    return re.sub(r"[^\w-]+", "-", name).strip("-") or "video"
+    """A name of letters, digits and dashes, as names of clips are, for each name another one."""
+    safe = re.sub(r"[^\w-]+", "-", name).strip("-")[:_LONGEST]
+    return safe if safe == name else f"{safe}-{zlib.crc32(name.encode(errors='replace')):08x}"

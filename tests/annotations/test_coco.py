@@ -101,7 +101,9 @@ def test_what_is_not_cocos_json_is_refused(tmp_path, content):
     ("images", "annotation", "words"),
     [
         ([1], {"image_id": 2}, "an object is of image 2, which is not listed"),
-        ([1, 1], None, "two images have the file_name 'a.png'"),
+        ([1, 2], None, "two images have the file_name 'a.png'"),
+        ([1, 1], None, "image 1 is listed twice"),
+        ([1], {"image_id": 1, "track_id": 1.5}, "a track has the number 1.5"),
         ([1], {"image_id": 1, "segmentation": None, "attributes": None}, ""),
         ([1], {"image_id": 1, "track_id": "x"}, "is not COCO's"),
         ([1], {"image_id": 1, "category_id": 3}, "an object is of category 3, which is not listed"),
@@ -127,6 +129,7 @@ def test_youtube_vis_lists_its_videos_and_frames_once(tmp_path):
     path = tmp_path / "a.json"
     for changes, words in (
         ({"annotations": [track]}, "of video 5, which is not listed"),
+        ({"videos": [video, video | {"file_names": ["w/0.jpg"]}]}, "video 1 is listed twice"),
         ({"videos": [video, video | {"id": 2}]}, "two frames have the name 'v/0.jpg'"),
         ({"annotations": [track | {"video_id": 1, "segmentations": []}]}, "has 0 segmentations"),
         ({"annotations": [track | {"category_id": 4}]}, "of category 4, which is not listed"),

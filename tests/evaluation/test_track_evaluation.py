@@ -121,6 +121,13 @@ def test_false_tracks_of_silent_clips_cost(evaluator):
     assert evaluator.evaluate()["tracks"]["AP"] == pytest.approx(50)
 
 
+def test_objects_that_are_never_seen_are_not_missed(evaluator):
+    mask = box(0, 8)
+    truth = clip("a", [(1, [mask]), (2, [np.zeros(SIZE, bool)])])
+    evaluator.process([truth], [output([(1, [0.8], [mask])])])
+    assert evaluator.evaluate()["tracks"]["AP"] == pytest.approx(100)
+
+
 def test_masks_of_another_size_are_refused(evaluator):
     given = clip("a", [(1, [box(0, 8)])]) | {"height": 64}
     with pytest.raises(InputError, match="is of 48 x 32 pixels, and its clip of 48 x 64"):

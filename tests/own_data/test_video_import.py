@@ -127,7 +127,7 @@ def test_long_runs_are_cut_and_splits_added(video, tmp_path, root):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"numbers": [400]}, "has ended"),
+        ({"numbers": [400]}, "has 60 pictures"),
         ({"numbers": [0], "size": (24, 64)}, "64 x 24 pixels"),
         ({"numbers": []}, "no frame"),
     ],
@@ -150,7 +150,7 @@ def test_an_import_that_fails_changes_nothing(video, tmp_path, root):
     import_videos([video], [good], root, "train")
     before = files_of(root)
     first = annotations(tmp_path / "b.json", range(0, 40, 4))
-    for numbers, message in (([0, 400], "has ended"), ([], "lists no frame of .*other.mkv")):
+    for numbers, message in (([0, 400], "has 60 pictures"), ([], "lists no frame of .*other.mkv")):
         second = annotations(tmp_path / "c.json", numbers)
         with pytest.raises(InputError, match=message):
             import_videos([video, other], [first, second], root, "test")
@@ -168,6 +168,50 @@ def test_dots_in_the_names_of_videos(video, tmp_path, root, name):
     renamed = video.rename(tmp_path / "my.clip.1.mkv")
     given = tmp_path / "annotations.json"
     assert import_videos([renamed], [given], root, "train", every=1) == {"clips": 1, "frames": 1}
+
+
+def test_names_that_look_alike_are_of_different_videos(video, tmp_path, root):
+    given = annotations(tmp_path / "a.json", [0])
+    names = ("x.1.mkv", "x 1.mkv", "x-1.mkv", "\u0915\u093f.mkv", "\u0915\u093e.mkv", "y" * 240)
+    for name in names:
+        shutil.copyfile(video, tmp_path / name)
+        import_videos([tmp_path / name], [given], root, "train")
+    assert len(registered(root, "train")[0]) == 6
+
+
+def test_no_field_of_the_list_leads_out(video, tmp_path, root):
+    given = annotations(tmp_path / "a.json", [0])
+    import_videos([video], [given], root, "train")
+    table = root / "AVSBench_semantic" / "metadata.csv"
+    head, row = table.read_text().splitlines()
+    uid = row.split(",")[1]
+    (tmp_path / "precious").mkdir()
+    for path in ("../../../precious", str(tmp_path / "precious")):
+        table.write_text("\n".join([head, row, row.replace(uid, path)]) + "\n")
+        with pytest.raises(InputError, match="plain file name"):
+            import_videos([video], [given], root, "train")
+    assert (tmp_path / "precious").exists()
+
+
+def test_numbers_count_the_pictures_of_any_rate(tmp_path, root):
+    """Eight pictures of the first two seconds, and ten of each of the next."""
+    times = [t / 4 for t in range(8)] + [2 + t / 10 for t in range(20)]
+    path = tmp_path / "rates.mkv"
+    write_lossless(path, [picture(n) for n in range(28)], np.zeros(64000, np.float32), times=times)
+    given = annotations(tmp_path / "a.json", range(28))
+    import_videos([path], [given], root, "train")
+    (record,), metadata = registered(root, "train")
+    for t, number in enumerate((2, 6, 13, 23)):
+        assert np.abs(read_image(record["file_names"][t]).astype(int) - picture(number)).max() <= 2
+        labels = read_label_map(record["sem_seg_file_names"][t], record["label_format"],
+                                metadata.stuff_colors)  # fmt: skip
+        np.testing.assert_array_equal(labels, region(number))
+
+
+def test_a_video_without_sound_is_told(tmp_path, root, caplog):
+    path = write_lossless(tmp_path / "mute.mkv", [picture(n) for n in range(8)], None, rate=RATE)
+    import_videos([path], [annotations(tmp_path / "a.json", [0])], root, "train")
+    assert "has no sound" in caplog.text
 
 
 def test_numbers_that_may_count_seconds_are_asked_about(video, tmp_path, root, caplog):
@@ -199,7 +243,7 @@ def test_importing_a_video_again_replaces_its_clips(video, tmp_path, root):
 def test_two_videos_of_one_name_are_refused(video, tmp_path, root):
     given = annotations(tmp_path / "a.json", [0])
     with pytest.raises(InputError, match="rename"):
-        import_videos([video, tmp_path / "elsewhere" / "my-video.mp4"], [given] * 2, root, "train")
+        import_videos([video, tmp_path / "elsewhere" / "my video.mp4"], [given] * 2, root, "train")
 
 
 @pytest.mark.parametrize("begin", [-1.0, float("nan"), "x", None, 1e9])
@@ -232,8 +276,8 @@ def test_one_file_may_annotate_several_videos(video, tmp_path, root):
     counted = import_videos([video, other], [given], root, "train", every=1.0)
     assert counted == {"clips": 2, "frames": 4}
     records, metadata = registered(root, "train")
-    by_video = {record["video_id"].partition("_")[0]: record for record in records}
-    for stem, first in (("my-video", 0), ("other", 1)):
+    by_video = {record["video_id"][:5]: record for record in records}
+    for stem, first in (("my-vi", 0), ("other", 1)):
         frame = read_image(by_video[stem]["file_names"][0]).astype(int)
         assert np.abs(frame - picture(RATE * first + RATE // 2)).max() <= 2
     labels = [

@@ -15,11 +15,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,15 +44,30 @@ _KEYS = {"classes", "splits", "label_format", *_DEFAULTS}
 _FORMATS = tuple(known for known in get_args(LabelFormat) if known != "coco")  # a file tells it
 
 
+# The last three are of tags with other values than they are for.
+_MALFORMED = ValueError, RecursionError, yaml.YAMLError, TypeError, LookupError, AttributeError
+
+
 class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is there twice, of which YAML's reader drops the first."""
+    """Refuses aliases, of which a few make a long text, and a key that is there twice."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("has an alias (*); write out what it stands for")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((key for k, key in enumerate(keys) if key in keys[:k]), None)
-        if twice is not None:
-            raise yaml.YAMLError(f"has {twice!r} twice")
+        _unique([(self.construct_object(key, deep=True), None) for key, _ in node.value])
         return super().construct_mapping(node, deep)
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A mapping of pairs that readers would drop some of where a key is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"has {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
 
 
 def register_described(prefix: str, root: str | Path) -> None:
@@ -83,8 +100,11 @@ def register_described(prefix: str, root: str | Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         with open_file(path, "description", MAX_BYTES) as file:
-            content = yaml.load(file, _StrictLoader)
-    except (TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
+            if path.suffix == ".json":
+                content = json.load(file, object_pairs_hook=_unique)
+            else:
+                content = yaml.load(file, _StrictLoader)
+    except _MALFORMED as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: cannot be read ({told}); mend it") from error
     if not isinstance(content, dict) or not {"classes", "splits"} <= content.keys() <= _KEYS:
@@ -119,7 +139,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _check_inside(path: Path, key: str, value: Any) -> None:
     inside = isinstance(value, str) and value and not Path(value).is_absolute()
-    if not inside or ".." in Path(value).parts:
+    if not inside or any(part == ".." or len(part) > 200 for part in Path(value).parts):
         raise InputError(
             f"{path}: {key} has {value!r}; give a path or pattern from {path.parent} on"
         )
@@ -155,10 +175,12 @@ def _clips(path: Path, patterns: Sequence[str]) -> dict[Path, None]:
 def _record(path: Path, described: dict[str, Any], clip: Path) -> dict[str, Any]:
     frames = _numbered(path, clip, described["frames"])
     # Sound and frame belong together by the frame's place.
-    if frames and (gaps := {*range(min(frames), max(frames))} - frames.keys()):
-        raise InputError(
-            f"{clip}: has no frame {min(gaps)} between the others; give one for each second"
-        )
+    for one, following in pairwise(frames):
+        if following != one + 1:
+            raise InputError(
+                f"{clip}: has no frame {one + 1} between {one} and {following}; give one for each "
+                "second"
+            )
     if not frames:
         raise InputError(f"{clip}: no file fits {described['frames']!r}, which {path} names")
     sound = clip / described["sound"]

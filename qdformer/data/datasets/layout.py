@@ -147,7 +147,7 @@ def _annotated(folder: str | Path, layout: Layout) -> Iterator[dict[str, str]]:
         path = Path(folder, layout.table.format(split=split))
         if path.is_file():
             for video in read_annotations(path).videos:
-                _check_field(f"{path}", "video", video)
+                check_field(f"{path}", "video", video)
                 yield {"subset": layout.name, "name": video, "split": split}
 
 
@@ -175,12 +175,21 @@ def _parse(path: Path, layout: Layout, rows: Iterator[list[str]]) -> Iterator[di
                 f"{len(header)}; restore the line."
             )
         for field_name, value in fields.items():
-            _check_field(f"{path}, line {number}", field_name, value)
+            check_field(f"{path}, line {number}", field_name, value)
         yield {"subset": layout.name, **fields}
 
 
-def _check_field(place: str, name: str, value: str) -> None:
-    # Every field becomes part of a path, which must not lead out of the data set.
+def check_field(place: str, name: str, value: str) -> None:
+    """Refuse a field of a list that, as part of a path, would lead out of the data set.
+
+    Args:
+        place: where the field stands, for the message.
+        name: of the field.
+        value: what it is.
+
+    Raises:
+        InputError: it is no plain file name.
+    """
     plain = value.isprintable() and Path(value).name == value and len(value) < 256
     if not plain or value in ("", ".."):
         raise InputError(
@@ -241,7 +250,7 @@ def find_frames(folder: str | Path, layout: Layout, clip: Mapping[str, str]) -> 
     frames = {}
     for index, name in enumerate(read_annotations(path).videos.get(clip["name"], ())):
         for part in Path(name).parts:
-            _check_field(f"{path}", "file_name", part)
+            check_field(f"{path}", "file_name", part)
         place = os.path.join(folder, layout.frames.format(**clip, frame=name))
         if not os.path.isfile(place):
             raise InputError(f"{place}: this frame, which {path} names, is missing; restore it.")

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+from numbers import Integral
 from typing import Any, get_args
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -30,8 +31,8 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "file_names": (list, tuple),
     "sem_seg_file_names": (list, tuple),
     "audio_file_name": _PATH,
-    "height": int,
-    "width": int,
+    "height": Integral,
+    "width": Integral,
 }
 
 
@@ -55,6 +56,8 @@ def register_avs_dataset(
     Raises:
         InputError: the name is taken, or two classes have one name.
     """
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a data set is called {name!r}; give it a name")
     if name in DatasetCatalog.list():
         raise InputError(f"data set {name!r} is registered already; choose another name")
     ordered = isinstance(classes, (list, tuple))
@@ -177,6 +180,11 @@ def check_records(name: str, records: Iterable[dict[str, Any]]) -> None:
                     f"data set {name!r}: its clip {record['video_id']!r} has the {key} "
                     f"{str(record[key])[:80]!r}; it is {RECORD_KEYS[key]}"
                 )
+        if min(record["height"], record["width"]) < 1:
+            raise InputError(
+                f"data set {name!r}: its clip {record['video_id']} is {record['width']} x "
+                f"{record['height']} pixels; give the size of its frames"
+            )
         if record["video_id"] in seen:
             raise InputError(
                 f"data set {name!r}: two clips have the video_id {record['video_id']!r}"

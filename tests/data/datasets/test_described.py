@@ -111,13 +111,26 @@ def test_one_description_a_root(root):
     assert len(load_records("described_train")) == 2
 
 
+def test_gaps_may_be_wide(root):
+    clip = root / "clips" / "b"
+    (clip / "frames/10.jpg").rename(clip / "frames/20231127183732000.jpg")
+    register_described("described", root)
+    with pytest.raises(InputError, match="has no frame 10 between 9 and 20231127183732000"):
+        load_records("described_test")
+
+
 def test_json_serves_as_well(root):
     (root / "dataset.yaml").unlink()
-    content = {"classes": ["object"], "splits": {"train": ["clips/*"]}}
-    (root / "dataset.json").write_text(json.dumps(content))
+    text = '{"classes": ["a"], "classes": ["b"]}'
+    (root / "dataset.json").write_text(text)
+    with pytest.raises(InputError, match="has 'classes' twice"):
+        register_described("described", root)
+    content = {"classes": ["\N{GUITAR}"], "splits": {"train": ["clips/*"]}}
+    (root / "dataset.json").write_text(json.dumps(content, indent="\t"))
     register_described("described", root)
     records = load_records("described_train")
     assert len(records) == 3 and records[0]["label_format"] == "binary"
+    assert MetadataCatalog.get("described_train").stuff_classes[1] == "\N{GUITAR}"
 
 
 @pytest.mark.parametrize(
@@ -139,6 +152,12 @@ def test_json_serves_as_well(root):
         (("[dog, car]", "[1, 2]"), "in quotes"),
         (("splits:", "classes: [cow]\nsplits:"), "has 'classes' twice"),
         (("  test:", "  train: clips/b\n  test:"), "has 'train' twice"),
+        (("[dog, car]", "[!!bool foo]"), "cannot be read"),
+        (("[dog, car]", '[!!int ""]'), "cannot be read"),
+        (("[dog, car]", "[!!timestamp foo]"), "cannot be read"),
+        (("[dog, car]", "[&a dog, *a]"), "has an alias"),
+        (("clips/b", "b" * 300), "the split 'test' has"),
+        (("classes:", f"frames: {'f' * 300}\nclasses:"), "frames has 'fff"),
         (("clips/b", "clips/b**"), "'clips/b**' is no pattern"),
         (("clips/b", "."), "'.' is no pattern"),
         (("classes:", "frames: 'frames/**.jpg'\nclasses:"), "'frames/**.jpg' is no pattern"),

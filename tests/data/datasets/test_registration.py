@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 from detectron2.data import MetadataCatalog
 
@@ -77,6 +78,12 @@ def test_masks_are_what_their_format_says():
     for label_format, mask in (("coco", "a.png"), ("index", frame)):
         with pytest.raises(InputError, match=f"in sem_seg_file_names, of {label_format}"):
             check_records("mine", [record(label_format=label_format, sem_seg_file_names=[mask])])
+
+
+def test_sizes_are_whole_numbers_above_zero():
+    check_records("mine", [record(height=np.int64(3))])
+    with pytest.raises(InputError, match="is 4 x -3 pixels"):
+        check_records("mine", [record(height=-3)])
 
 
 def test_clips_have_names_of_their_own():
