@@ -26,6 +26,7 @@ from qdformer.benchmark.options import BenchmarkOptions, Workload
 from qdformer.benchmark.runs import RUNS, EvalForward, Reference
 from qdformer.benchmark.stages import count_flops, count_parameters, measure_forward
 from qdformer.benchmark.timing import REFERENCE, Spread, relative, spread, time_in_turn
+from qdformer.benchmark.video_path import WHOLE, video_runs
 from qdformer.data.dataset_mapper import build_mapper
 from qdformer.data.datasets.avsbench import register_avs
 from qdformer.errors import InputError
@@ -42,6 +43,8 @@ GROWTH_REFERENCE = Workload(frames=5, size=224)
 
 CLIPS = 24
 """Of the composed data set."""
+
+VIDEO_SIZE, VIDEO_SECONDS = (720, 1280), 30
 
 SCORED_SIZES = (224, 960)
 """AVSBench's frames, and as many pixels as 720p has."""
@@ -309,6 +312,18 @@ def scored_clips(name: str) -> tuple[list[dict], list[dict], list[np.ndarray]]:
     return records, outputs, truths
 
 
+def measure_video(cfg: CfgNode, options: BenchmarkOptions) -> Iterator[dict[str, Spread]]:
+    """Seconds for each second of a video, of its parts and the whole, and the whole's overlap."""
+    with tempfile.TemporaryDirectory() as folder:
+        runs = video_runs(cfg, Path(folder), VIDEO_SIZE, VIDEO_SECONDS)
+        seconds = _time_few(runs, options, "video")
+    result = {name: spread([lap / VIDEO_SECONDS for lap in laps]) for name, laps in seconds.items()}
+    longest = map(max, zip(*(laps for name, laps in seconds.items() if name != WHOLE)))
+    yield result | {
+        "whole / longest part": spread([a / b for a, b in zip(seconds[WHOLE], longest)])
+    }
+
+
 MEASURES: dict[str, Callable[[CfgNode, BenchmarkOptions], Iterator[Any]]] = {
     "eval": measure_eval,
     "train": measure_training,
@@ -318,6 +333,7 @@ MEASURES: dict[str, Callable[[CfgNode, BenchmarkOptions], Iterator[Any]]] = {
     "growth": measure_growth,
     "data": measure_data,
     "evaluators": measure_evaluators,
+    "video": measure_video,
 }
 
 

@@ -131,6 +131,8 @@ def measurements(result: dict[str, Any]) -> dict[str, float]:
     for size, rates in results.get("evaluators", {}).items():
         for name, rate in rates.items():
             rows[f"{name}, {size}, frames/s"] = rate["median"]
+    for name, seconds in results.get("video", {}).items():
+        rows[f"video, {name}" + ("" if "/" in name else ", s/s")] = seconds["median"]
     return rows
 
 

@@ -153,6 +153,15 @@ def test_scored_predictions_are_nearly_right():
         assert 20 < semantics.evaluate()["avs_semantic"]["foreground_mIoU"] < 100
 
 
+def test_a_video_is_measured_in_parts_and_as_a_whole(options, monkeypatch):
+    monkeypatch.setattr(measures, "VIDEO_SIZE", (32, 48))
+    monkeypatch.setattr(measures, "VIDEO_SECONDS", 2)
+    (found,) = MEASURES["video"](options.load_config(), options)
+    half = {"median": 0.5, "min": 0.5, "max": 0.5}
+    parts = dict.fromkeys(("decoding", "sound and network", "drawing", "encoding", "whole"), half)
+    assert found == parts | {"whole / longest part": {"median": 1, "min": 1, "max": 1}}
+
+
 def test_frames_a_second_of_each_evaluator(options, monkeypatch):
     monkeypatch.setattr(measures, "SCORED_SIZES", (32, 48))
     *_, found = MEASURES["evaluators"](None, options)

@@ -176,6 +176,7 @@ def test_measurements_of_data_evaluators_and_growth():
         "growth": [{"frames": 10, "size": 224, "memory": 2e9, **timed(5.0, 1.0)}],
         "data": {"train": {"mapper": measured(40.0), "1 worker": 30.0}},
         "evaluators": {"224 x 224": {"boundary_f": measured(1234.5)}},
+        "video": {"whole": measured(0.5), "whole / longest part": measured(1.25)},
     }
     assert cells(comparison([result]))[4:] == [
         ["eval 10 x 224 x 224 / ResNet-50 of 5 x 224 x 224", "5.00"],
@@ -183,6 +184,8 @@ def test_measurements_of_data_evaluators_and_growth():
         ["data train, mapper, clips/s", "40.00"],
         ["data train, 1 worker, clips/s", "30.00"],
         ["boundary_f, 224 x 224, frames/s", "1234"],
+        ["video, whole, s/s", "0.500"],
+        ["video, whole / longest part", "1.25"],
     ]
 
 
