@@ -20,6 +20,9 @@ PYTEST = $(PY) -m pytest --quiet --numprocesses auto --dist loadscope --no-loads
 
 # Threads that wait for each other give way: where anything else runs, spinning costs tenfold.
 export OMP_WAIT_POLICY := passive
+# What a step gives back stays with the process: else the system hands it out anew, and clears it.
+export MALLOC_MMAP_THRESHOLD_ := 33554432
+export MALLOC_TRIM_THRESHOLD_ := 4000000000
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 
 .PHONY: demo test coverage lint install
