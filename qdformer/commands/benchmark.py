@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
     add("--size", type=int, default=224, help="height and width of the frames, pixels")
     add("--batch", type=int, default=1, help="clips")
     add("--precision", default="fp32", help=", ".join(PRECISIONS))
-    add("--repeats", type=int, default=10, help="of each timing; growth, data and video make at most 3")
+    add("--repeats", type=int, default=10, help="of each timing; of growth, data, video at most 3")
     add("--measure", nargs="+", help=f"{', '.join(MEASURES)}; by default the first four")
     add("--growth-frames", type=int, nargs="+", default=default.growth_frames)
     add("--growth-sizes", type=int, nargs="+", default=default.growth_sizes)
