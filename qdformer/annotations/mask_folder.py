@@ -48,8 +48,8 @@ def read(folder: Path) -> Annotations:
             f"{folder}: neither in it nor above is a meta.json (YouTube-VOS's, the category of "
             "each object) or label2idx.json (the number of each class); add one"
         )
-    with open_file(meta, "annotation", MAX_BYTES) as file:
-        content = json.load(file)
+    with open_file(meta, "annotation", MAX_BYTES) as opened:
+        content = json.load(opened)
     classes = _classes(content)
     labels: dict[str, dict[int, int]] = {}
     frames: dict[str, FrameAnnotation] = {}

@@ -1,7 +1,7 @@
 """The next items of a slow iterator, made while the last ones are used."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ Item = TypeVar("Item")
 _END: Any = object()
 
 
-def prefetched(items: Iterable[Item], most: int) -> Iterator[Item]:
+def prefetched(items: Iterable[Item], most: int) -> Generator[Item, None, None]:
     """Let one other thread go through ``items``, no further ahead than ``most`` of them.
 
     They come in their order, and an exception comes in its place. When the iterator is closed early

@@ -118,9 +118,10 @@ def with_defaults(name: str, record: dict[str, Any], index: int) -> dict[str, An
         "label_format": "binary" if binary else "index",
     }
     frames = record.get("file_names")
-    listed = isinstance(frames, (list, tuple)) and frames and isinstance(frames[0], _PATH)
-    if listed and not {"height", "width"} <= record.keys():
-        defaults["height"], defaults["width"] = read_size(frames[0])
+    if not {"height", "width"} <= record.keys() and isinstance(frames, (list, tuple)) and frames:
+        # Whatever else stands there is told when the records are checked.
+        if isinstance(frames[0], _PATH):
+            defaults["height"], defaults["width"] = read_size(frames[0])
     return defaults | record
 
 
