@@ -121,7 +121,7 @@ def with_defaults(name: str, record: dict[str, Any], index: int) -> dict[str, An
     if not {"height", "width"} <= record.keys() and isinstance(frames, (list, tuple)) and frames:
         # Whatever else stands there is told when the records are checked.
         if isinstance(frames[0], _PATH):
-            defaults["height"], defaults["width"] = read_size(frames[0])
+            defaults["height"], defaults["width"] = read_size(os.fspath(frames[0]))
     return defaults | record
 
 
