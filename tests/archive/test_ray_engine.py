@@ -23,7 +23,7 @@ def cluster():
 
     # A cluster that waits for itself ends the test, not the suite.
     signal.signal(signal.SIGALRM, _give_up)
-    signal.alarm(400)
+    signal.alarm(600)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     cluster.second = cluster.add_node(num_cpus=2)
     ray.init(address=cluster.address, log_to_driver=False)
@@ -34,7 +34,7 @@ def cluster():
 
 
 def _give_up(*_):
-    raise TimeoutError("the cluster is not done after 400 s")
+    raise TimeoutError("the cluster is not done after 600 s")
 
 
 def ray_engine(weights, predictor, actors=2):
